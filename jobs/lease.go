@@ -1,0 +1,72 @@
+package jobs
+
+import "time"
+
+// Worker is who asks for leases and reports on them.
+type Worker struct {
+	Name  string  // unique among the live workers
+	Cores int     // how many cores compute
+	Rate  float64 // iterations a second over all its cores, as measured; 0 unknown
+}
+
+// Capacity is what a worker can take now.
+type Capacity struct {
+	// Jobs bounds how many leases it takes, and Iterations their sum, but one
+	// job is always within it: so a call carries seconds of work, be it one
+	// long chain or thousands of tiny ones.
+	Jobs       int
+	Iterations uint64
+	// Wait is how long the call may wait for the first lease.
+	Wait time.Duration
+}
+
+// Fence numbers a lease: the boot that gave it and a counter. It tells a
+// worker at renewal that its lease is lost. It never refuses a right value.
+type Fence struct {
+	Boot ID
+	N    uint64
+}
+
+// LeaseRef names one lease of one job.
+type LeaseRef struct {
+	ID    ID
+	Fence Fence
+}
+
+// Lease is a worker's time-limited right to one job.
+type Lease struct {
+	LeaseRef
+	Iterations uint64
+	Start      Progress
+	TTL        time.Duration // from the grant and from each report; 0: as long as the process
+}
+
+// ReportKind is what a worker says of a lease.
+type ReportKind uint8
+
+// The kinds. Every report but a hand-back, a value or a failure renews the lease.
+const (
+	ReportProgress ReportKind = iota // Progress: so far; renews
+	ReportValue                      // Progress.Value is the value; ends the lease
+	ReportFailure                    // Err says why it cannot be computed; ends the lease
+	ReportHandBack                   // Progress: so far; ends the lease, the job is queued again
+)
+
+// Report is what a worker says of one lease.
+type Report struct {
+	LeaseRef
+	Kind     ReportKind
+	Progress Progress // Done is 0 where nothing was computed
+	Rate     float64  // iterations a second of this job, 0 unknown
+	Err      string
+}
+
+// Verdict answers one report.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Kept      Verdict = iota // the lease goes on, or what was reported is durable
+	Lost                     // the lease is no longer the worker's: stop, nobody waits for it
+	Withdrawn                // the job was cancelled or purged: stop
+)

@@ -1,0 +1,56 @@
+package jobs
+
+import "time"
+
+// Limits of meaning. They are part of the contract and not configurable.
+const (
+	// MaxIterations is 2^53, the largest count that a JSON number holds exactly
+	// in every client. At 4 million hashes a second it is about 70 years.
+	MaxIterations = 1 << 53
+	// MaxPriority is the most urgent priority; 0 is the default and the least.
+	MaxPriority = 9
+	// MaxKeyBytes bounds an Idempotency-Key.
+	MaxKeyBytes = 255
+	// MaxErrBytes bounds the reason a failed job keeps.
+	MaxErrBytes = 1024
+	// MaxWait bounds every long poll; a longer wait asked for is cut to it.
+	MaxWait = 60 * time.Second
+)
+
+// Limits are the bounds an operator may raise. The zero value is not usable;
+// start from [DefaultLimits].
+type Limits struct {
+	// DataBytes bounds the data of one job. Data is hashed as it arrives, so
+	// the bound guards time and bandwidth, not memory.
+	DataBytes int64
+	// Top bounds how many results one pull returns; a larger top is cut to it.
+	Top int
+	// BatchJobs bounds the lines of one batch.
+	BatchJobs int
+	// BatchLineBytes bounds one line of a batch, which is held in memory.
+	BatchLineBytes int
+	// ListJobs bounds a page of jobs, and ResultsJobs a page of results.
+	ListJobs, ResultsJobs int
+	// OpenJobs bounds the jobs that have not ended. An enqueue above it is
+	// refused as busy, before anything is written.
+	OpenJobs int64
+	// StoreBytes bounds the database file. 0 is no bound but the disk's.
+	StoreBytes int64
+	// Waiters bounds the long polls and event streams open at once.
+	Waiters int
+}
+
+// DefaultLimits returns the limits of a node that was told nothing else.
+func DefaultLimits() Limits {
+	return Limits{
+		DataBytes:      64 << 20,
+		Top:            100_000,
+		BatchJobs:      10_000_000,
+		BatchLineBytes: 1 << 20,
+		ListJobs:       1_000,
+		ResultsJobs:    10_000,
+		OpenJobs:       20_000_000,
+		StoreBytes:     0,
+		Waiters:        10_000,
+	}
+}

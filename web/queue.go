@@ -1,0 +1,42 @@
+package web
+
+import (
+	"context"
+	"time"
+
+	"workmanager/jobs"
+	"workmanager/web/api"
+)
+
+// Queue is what clients change. Every method commits before it returns, is
+// safe for concurrent use and safe to repeat.
+type Queue interface {
+	// Enqueue makes the jobs durable, all that it can in one commit, and
+	// returns one outcome a job, in their order. The error is for the whole
+	// batch: nothing of it was written.
+	Enqueue(ctx context.Context, batch []jobs.Job, ack jobs.Ack) ([]jobs.Outcome, error)
+	// Cancel withdraws jobs; with purge it erases v1, checkpoint and value too.
+	Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.Ack) ([]jobs.Outcome, error)
+	// Consume hands out the oldest results, each once. The same key, if not
+	// empty, gets the same results again.
+	Consume(ctx context.Context, top int, key string) ([]jobs.Result, error)
+}
+
+// Reader is what clients read.
+type Reader interface {
+	// Job returns one job. With a wait it returns when the job has ended or the
+	// wait is over, whichever is first.
+	Job(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.View, error)
+	// Jobs returns a page of jobs.
+	Jobs(ctx context.Context, q jobs.ListQuery) (jobs.List, error)
+	// Pull returns the newest results, newest first, and changes nothing.
+	Pull(ctx context.Context, top int) ([]jobs.Result, error)
+	// Results returns the results behind a cursor, oldest first.
+	Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results, error)
+}
+
+// StatusReporter tells how the node is. It answers in well under a
+// millisecond, however many jobs there are.
+type StatusReporter interface {
+	Status(ctx context.Context) (api.Status, error)
+}
