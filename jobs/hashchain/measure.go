@@ -1,0 +1,164 @@
+package hashchain
+
+import (
+	"context"
+	"crypto/sha512"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// start is what wall time is counted from, where it must stand in.
+var start = time.Now()
+
+// Measurement is one thing measured by [Measure].
+type Measurement struct {
+	Name       string // "baseline", "kernel" or "executor"
+	Kernel     string // the kernel that does the work
+	Lanes      int    // the kernel's
+	Chains     int    // active at once
+	Iterations uint64 // of each job of an executor, 0 for all others
+
+	// Nanoseconds of thread CPU time a hash: the median, and what 10 % and
+	// 90 % of the windows stay below.
+	Median, P10, P90 float64
+	Ratio            float64 // the baseline's median over this one
+	OfKernel         float64 // executor: its bare kernel's median over this one, 0 for all others
+	Repetitions      int
+}
+
+// windowSteps makes a window of about half a millisecond.
+const windowSteps = 2000
+
+// MinRepetitions is the least a median is worth printing for.
+const MinRepetitions = 100
+
+// Measure times, in this order: v = sha512.Sum512(v[:]) as the baseline, every
+// available kernel with all lanes full, and the executor with jobs of 1,000 and
+// 10,000 iterations in steady state. A repetition is one window of each in
+// turn, so that a wandering clock meets all alike. Fewer than MinRepetitions
+// are raised to it. It returns an error if ctx ends first, or if any value was
+// wrong. It holds its thread, for about 5 ms a repetition.
+func Measure(ctx context.Context, repetitions int) ([]Measurement, error) {
+	repetitions = max(repetitions, MinRepetitions)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	subjects := []subject{baseline()}
+	bare := map[string]int{} // by kernel, where among the subjects
+	for _, k := range registry() {
+		if k.available() {
+			bare[k.name] = len(subjects)
+			subjects = append(subjects, bareKernel(k))
+		}
+	}
+	_, d := probe()
+	for _, iterations := range []uint64{1_000, 10_000} {
+		subjects = append(subjects, executorOf(d, iterations))
+	}
+
+	samples := make([][]float64, len(subjects))
+	for range repetitions {
+		for i := range subjects {
+			if err := ctx.Err(); err != nil {
+				return nil, fmt.Errorf("measure kernels: %w", err)
+			}
+			spent, hashes, right := subjects[i].window()
+			if !right {
+				return nil, fmt.Errorf("measure kernels: %s %s gave a wrong value", subjects[i].Name, subjects[i].Kernel)
+			}
+			samples[i] = append(samples[i], float64(spent)/float64(hashes))
+		}
+	}
+
+	out := make([]Measurement, len(subjects))
+	for i, s := range samples {
+		slices.Sort(s)
+		m := subjects[i].Measurement
+		m.Median, m.P10, m.P90 = s[len(s)/2], s[len(s)/10], s[len(s)*9/10]
+		m.Repetitions = repetitions
+		m.Ratio = out[0].Median / m.Median
+		if i == 0 {
+			m.Ratio = 1
+		}
+		if m.Name == "executor" {
+			m.OfKernel = out[bare[m.Kernel]].Median / m.Median
+		}
+		out[i] = m
+	}
+	return out, nil
+}
+
+// subject is one thing to measure. A window returns the CPU time it took, the
+// hashes it computed and whether their values were right.
+type subject struct {
+	Measurement
+	window func() (spent time.Duration, hashes uint64, right bool)
+}
+
+func baseline() subject {
+	want := Value(nil, 1+windowSteps)
+	return subject{
+		Measurement: Measurement{Name: "baseline", Kernel: "crypto/sha512", Lanes: 1, Chains: 1},
+		window: func() (time.Duration, uint64, bool) {
+			v := sha512.Sum512(nil)
+			from := threadTime()
+			for range windowSteps {
+				v = sha512.Sum512(v[:])
+			}
+			return threadTime() - from, windowSteps, v == want
+		},
+	}
+}
+
+func bareKernel(k *kernel) subject {
+	first, want := make([][64]byte, k.lanes), make([][64]byte, k.lanes)
+	for i := range first {
+		first[i] = Value([]byte{byte(i)}, 1)
+		want[i] = Value([]byte{byte(i)}, 1+windowSteps)
+	}
+	v := make([][64]byte, k.lanes)
+	return subject{
+		Measurement: Measurement{Name: "kernel", Kernel: k.name, Lanes: k.lanes, Chains: k.lanes},
+		window: func() (time.Duration, uint64, bool) {
+			copy(v, first)
+			from := threadTime()
+			k.advance(v, windowSteps)
+			return threadTime() - from, windowSteps * uint64(k.lanes), slices.Equal(v, want)
+		},
+	}
+}
+
+// executorOf measures refilling lanes as a worker does. The windows follow on
+// one another in one executor, so start and tail are in none of them.
+func executorOf(d *dispatch, iterations uint64) subject {
+	e := newExecutor[int](0, d)
+	first := make([][64]byte, e.Lanes())
+	want := make([][64]byte, e.Lanes())
+	k := d.byActive[e.Lanes()]
+	for i := range first {
+		first[i] = Value([]byte{byte(i)}, 1)
+		want[i] = Value([]byte{byte(i)}, iterations)
+		// The first job of each lane is shorter by another part, so that lanes
+		// end one after the other, as they do with jobs of all kinds.
+		done := 1 + iterations*uint64(i)/uint64(len(first))
+		e.Add(Chain[int]{Tag: i, Done: done, Iterations: iterations, Value: Value([]byte{byte(i)}, done)})
+	}
+	target := windowSteps * uint64(k.lanes)
+	return subject{
+		Measurement: Measurement{Name: "executor", Kernel: k.name, Lanes: k.lanes, Chains: e.Lanes(), Iterations: iterations},
+		window: func() (spent time.Duration, hashes uint64, right bool) {
+			right = true
+			from := threadTime()
+			for hashes < target {
+				hashes += e.Advance(Chunk)
+				for _, c := range e.Done() {
+					right = right && c.Value == want[c.Tag]
+					e.Add(Chain[int]{Tag: c.Tag, Done: 1, Iterations: iterations, Value: first[c.Tag]})
+				}
+			}
+			return threadTime() - from, hashes, right
+		},
+	}
+}

@@ -1,0 +1,213 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"workmanager/jobs"
+)
+
+// reportLoop reports what has ended as soon as it can, and every held lease at
+// each heartbeat. It returns when the cores have ended and all is reported, or
+// when drain is done. Calls made before the cores have ended are bounded by
+// calls, the others by drain.
+func (w *worker) reportLoop(calls, drain context.Context) {
+	beat := time.NewTicker(w.cfg.HeartbeatInterval)
+	defer beat.Stop()
+	retry := backoff{rand: w.reportRand}
+
+	var ended, beats, batch []entry // ended is bounded by maxHeld, as all leases are
+	ctx, due, draining := calls, false, false
+	for {
+		select {
+		case <-w.computed:
+			ctx, draining = drain, true
+			due, beats = false, nil // all leases have a last report now
+		case <-beat.C:
+			due = !draining
+		default:
+		}
+		if draining && drain.Err() != nil {
+			w.log.Warn("leases not handed back in time, they expire at their home", "count", len(ended))
+			return
+		}
+		ended = w.collect(ended)
+		if due {
+			beats, due = w.heartbeat(beats[:0]), false
+		}
+		if len(ended) == 0 && len(beats) == 0 {
+			if draining {
+				return
+			}
+			select {
+			case <-w.news:
+			case <-beat.C:
+				due = true
+			case <-w.computed:
+			}
+			continue
+		}
+
+		// Renewals go first: behind a long backlog they would come too late.
+		n := min(maxReport, len(beats))
+		m := min(maxReport-n, len(ended))
+		batch = append(append(batch[:0], beats[:n]...), ended[:m]...)
+		if err := w.report(ctx, batch); err != nil {
+			if ctx.Err() == nil && retry.failed() {
+				w.log.Warn("reporting failed, trying again", "err", err)
+			}
+			// Fresh progress next time, the values as they are.
+			due, beats = len(beats) > 0, beats[:0]
+			if draining {
+				sleep(drain.Done(), retry.next())
+			} else {
+				sleep(w.computed, retry.next())
+			}
+			continue
+		}
+		if retry.worked() {
+			w.log.Info("reporting works again")
+		}
+		beats = beats[n:]
+		rest := copy(ended, ended[m:])
+		clear(ended[rest:])
+		ended = ended[:rest]
+	}
+}
+
+// collect appends to ended what the cores have posted.
+func (w *worker) collect(ended []entry) []entry {
+	for _, c := range w.cores {
+		c.mu.Lock()
+		ended = append(ended, c.out...)
+		clear(c.out)
+		c.out = c.out[:0]
+		c.mu.Unlock()
+	}
+	return ended
+}
+
+// heartbeat appends to beats the progress of every lease that has not ended.
+func (w *worker) heartbeat(beats []entry) []entry {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, h := range w.all {
+		c := h.core
+		if c != nil {
+			c.mu.Lock()
+		}
+		if !h.ended {
+			beats = append(beats, entry{held: h, kind: jobs.ReportProgress, reached: h.reached, rate: h.rate})
+		}
+		if c != nil {
+			c.mu.Unlock()
+		}
+	}
+	return beats
+}
+
+// report makes one call and acts on the verdicts. After an error nothing has
+// changed, and all of batch may be reported again.
+func (w *worker) report(ctx context.Context, batch []entry) error {
+	reports := make([]jobs.Report, len(batch))
+	for i, e := range batch {
+		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err}
+	}
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	verdicts, err := w.src.Report(ctx, w.who(), reports)
+	if err != nil {
+		return err
+	}
+	if len(verdicts) != len(reports) {
+		return fmt.Errorf("report %d leases: %d verdicts came back", len(reports), len(verdicts))
+	}
+
+	now := w.cfg.Now()
+	w.mu.Lock()
+	for i, e := range batch {
+		if e.kind != jobs.ReportProgress {
+			w.remove(e.held)
+		} else if verdicts[i] != jobs.Kept {
+			w.drop(e.held)
+		}
+	}
+	if len(w.all) == 0 && w.idleFrom.IsZero() {
+		w.idleFrom = now
+	}
+	w.mu.Unlock()
+	tell(w.room)
+	return nil
+}
+
+// remove forgets a lease. It may be forgotten already. w.mu is held.
+func (w *worker) remove(h *held) {
+	if h.at < 0 {
+		return
+	}
+	last := len(w.all) - 1
+	w.all[h.at] = w.all[last]
+	w.all[h.at].at = h.at
+	w.all[last] = nil
+	w.all = w.all[:last]
+	h.at = -1
+}
+
+// drop forgets a lease and stops its chain. If the chain has just ended, its
+// value is reported all the same. w.mu is held.
+func (w *worker) drop(h *held) {
+	w.remove(h)
+	if h.dropped {
+		return
+	}
+	h.dropped = true
+	if h.core == nil {
+		w.work = w.work.Sub(h.remaining()) // it stands in ready, where take skips it
+		return
+	}
+	h.core.mu.Lock()
+	defer h.core.mu.Unlock()
+	if !h.ended {
+		h.core.stop = append(h.core.stop, h)
+		h.core.told.Store(true)
+	}
+}
+
+// backoff spaces tries: 50 ms, doubling to 1 s, each cut by up to a half.
+type backoff struct {
+	rand *rand.Rand
+	n    int // failures in a row
+}
+
+const minRetry, maxRetry = 50 * time.Millisecond, time.Second
+
+// failed notes a failure and reports whether it is the first in a row.
+func (b *backoff) failed() bool {
+	b.n++
+	return b.n == 1
+}
+
+// worked notes a success and reports whether there were failures before it.
+func (b *backoff) worked() bool {
+	was := b.n
+	b.n = 0
+	return was > 0
+}
+
+// next returns how long to wait before the next try.
+func (b *backoff) next() time.Duration {
+	d := min(maxRetry, minRetry<<min(max(0, b.n-1), 10))
+	return d - time.Duration(b.rand.Int64N(int64(d/2)))
+}
+
+// sleep waits for d, or until done is closed.
+func sleep(done <-chan struct{}, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
+}

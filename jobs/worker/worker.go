@@ -1,0 +1,212 @@
+// Package worker computes jobs: it leases them from a [Source], advances them
+// in the lanes of each core and reports what it reached. The same code runs
+// inside a node, where the Source is the node's queue, and on an instance,
+// where it is a client of a node.
+//
+// Leases are taken ahead, so that no core waits for a call, and reports follow
+// behind, a batch a call: what has ended is reported at once, and what ends
+// while a call is under way goes with the next. Every lease ends in exactly one
+// of: its value reported, its failure reported, handed back with its progress,
+// or dropped because the Source said it is lost or withdrawn. A report that
+// did not arrive is made again, so a Source may see one twice.
+//
+// The package promises no order among jobs beyond that of their leases, and it
+// keeps nothing on disk: a killed worker's leases expire at their home.
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"workmanager/jobs"
+	"workmanager/jobs/hashchain"
+)
+
+// Config says how a worker works. The zero value uses all of the machine.
+type Config struct {
+	Name  string // unique among the live workers
+	Cores int    // goroutines that compute; 0: one a CPU
+	Lanes int    // chains a core advances together; 0: as many as its kernels want
+
+	// HeartbeatInterval is how often every held lease is renewed, with its
+	// progress; 0: 3 s. It must be well below the TTL of a lease.
+	HeartbeatInterval time.Duration
+	// IdleTimeout ends Run when no lease was held for so long; 0: never.
+	IdleTimeout time.Duration
+	// Nice gives the computing threads a lower priority than the rest of the
+	// process, where the system can.
+	Nice bool
+
+	Log  *slog.Logger     // nil: none
+	Now  func() time.Time // nil: time.Now
+	Rand *rand.Rand       // spreads retries; nil: seeded by chance. Used before Run starts anything.
+
+	// advance stands in for Executor.Advance in tests.
+	advance func(e *hashchain.Executor[*held], steps uint64) uint64
+}
+
+// Bounds of one worker.
+const (
+	// maxLease and maxReport bound the jobs of one call.
+	maxLease, maxReport = 4096, 4096
+	// maxHeld bounds the leases a worker has, with those it has ended but not
+	// yet been able to report. At it no more are taken: about 8 MB.
+	maxHeld = 16384
+	// ahead is how far in advance leases are taken. A job leased ahead is one
+	// that another worker cannot take, so it is short.
+	ahead = time.Second
+	// roomInterval is how often a worker that has enough looks again.
+	roomInterval = ahead / 10
+	// leaseWait is how long a Lease call may wait for the first job.
+	leaseWait = 10 * time.Second
+	// reportTimeout bounds one Report call, and drainTimeout all of what
+	// follows the end of Run's context.
+	reportTimeout, drainTimeout = 5 * time.Second, 2 * time.Second
+	// guessedRate is taken for a core until its own is known.
+	guessedRate = 4e6
+)
+
+// Run leases, computes and reports until ctx is done or the IdleTimeout has
+// passed. It then hands back every lease it holds with its progress, for which
+// it takes no longer than 2 s, and returns nil. A Source that fails is tried
+// again for as long as it takes. The Source must return from Lease when its
+// context is done. Run waits for every goroutine that it starts.
+func Run(ctx context.Context, cfg Config, src Source) error {
+	w := newWorker(cfg, src)
+
+	leasing, stopLeasing := context.WithCancel(ctx)
+	defer stopLeasing()
+	// Reports outlive ctx: what was computed is to arrive. A call that was
+	// under way when ctx ended gets half of the time that is left, so that the
+	// hand-back after it has the other half.
+	calls, stopCalls := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopCalls()
+	drain, stopDrain := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopDrain()
+
+	var computing, talking sync.WaitGroup
+	for _, c := range w.cores {
+		computing.Go(func() { c.run(w.stopping) })
+	}
+	talking.Go(func() { w.reportLoop(calls, drain) })
+
+	w.leaseLoop(leasing)
+
+	defer time.AfterFunc(drainTimeout/2, stopCalls).Stop()
+	defer time.AfterFunc(drainTimeout, stopDrain).Stop()
+	close(w.stopping)
+	computing.Wait()
+	w.handBackReady()
+	close(w.computed)
+	talking.Wait()
+	return nil
+}
+
+// held is one lease and what has become of it.
+type held struct {
+	lease jobs.Lease
+	at    int // its place in worker.all, -1 when it is there no more; guarded by worker.mu
+
+	// core is nil while the lease waits in worker.ready; guarded by worker.mu.
+	core *core
+	// dropped says that nobody waits for it any more; guarded by worker.mu.
+	dropped bool
+
+	// reached is the progress last published and rate that of its chain.
+	// ended says that its last report is on its way. They are guarded by
+	// core.mu, or by worker.mu while there is no core.
+	reached jobs.Progress
+	rate    float64
+	ended   bool
+}
+
+// remaining returns the iterations that are left, as last published.
+func (h *held) remaining() uint64 { return h.lease.Iterations - h.reached.Done }
+
+// worker is what the loops of one Run share.
+type worker struct {
+	cfg   Config
+	src   Source
+	log   *slog.Logger
+	cores []*core
+
+	leaseRand, reportRand *rand.Rand
+
+	stopping chan struct{} // closed: the cores hand back and return
+	computed chan struct{} // closed: nothing will be added to report
+	room     chan struct{} // bound 1, full means told: there may be room for leases
+	news     chan struct{} // bound 1, full means told: there is something to report
+
+	mu       sync.Mutex // guards what follows
+	all      []*held    // every lease whose last report has not arrived
+	ready    []*held    // leases no core has taken, the oldest first
+	work     jobs.Work  // their remaining iterations
+	idleFrom time.Time  // since when all is empty; zero if it is not
+
+	waiting atomic.Int64 // len(ready), read without mu as a hint
+	idling  atomic.Int64 // cores that are idle, likewise
+}
+
+func newWorker(cfg Config, src Source) *worker {
+	if cfg.Cores <= 0 {
+		cfg.Cores = runtime.NumCPU()
+	}
+	if cfg.HeartbeatInterval <= 0 {
+		cfg.HeartbeatInterval = 3 * time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	if cfg.advance == nil {
+		cfg.advance = (*hashchain.Executor[*held]).Advance
+	}
+	w := &worker{
+		cfg: cfg, src: src, log: cfg.Log.With("worker", cfg.Name),
+		leaseRand:  rand.New(rand.NewPCG(cfg.Rand.Uint64(), cfg.Rand.Uint64())),
+		reportRand: rand.New(rand.NewPCG(cfg.Rand.Uint64(), cfg.Rand.Uint64())),
+		stopping:   make(chan struct{}),
+		computed:   make(chan struct{}),
+		room:       make(chan struct{}, 1),
+		news:       make(chan struct{}, 1),
+		idleFrom:   cfg.Now(),
+	}
+	for range cfg.Cores {
+		w.cores = append(w.cores, newCore(w))
+	}
+	for _, k := range hashchain.Kernels() {
+		if k.Wrong {
+			w.log.Error("kernel gave a wrong value and is switched off", "kernel", k.Name)
+		}
+	}
+	return w
+}
+
+// who names the worker to its Source, with its rate over all cores.
+func (w *worker) who() jobs.Worker {
+	who := jobs.Worker{Name: w.cfg.Name, Cores: len(w.cores)}
+	for _, c := range w.cores {
+		c.mu.Lock()
+		who.Rate += c.rate
+		c.mu.Unlock()
+	}
+	return who
+}
+
+// tell marks a channel of bound 1 as told.
+func tell(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default: // told already
+	}
+}
