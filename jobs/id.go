@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -34,6 +35,11 @@ func NewID(now time.Time, rand io.Reader) (ID, error) {
 // KeyID returns the ID that an Idempotency-Key stands for: version 8, the first
 // 16 bytes of SHA-256 over the length-prefixed cluster, tenant and key. It is
 // the same at either node, so one key at both nodes is one row.
+//
+// Such IDs are scattered, and so is the work of the disk. A key that begins
+// with a UUID of version 7, as our own clients make them, therefore gives its
+// 48 bits of time to the ID, and jobs that come together lie together. With
+// "/n" behind it, the n-th of a batch, every 64 lines count as a millisecond.
 func KeyID(cluster, tenant, key string) ID {
 	h := sha256.New()
 	var n [8]byte
@@ -44,9 +50,34 @@ func KeyID(cluster, tenant, key string) ID {
 	}
 	var id ID
 	copy(id[:], h.Sum(nil))
+	if ms, ok := keyTime(key); ok {
+		binary.BigEndian.PutUint16(id[:2], uint16(ms>>32))
+		binary.BigEndian.PutUint32(id[2:6], uint32(ms))
+	}
 	id[6] = id[6]&0x0F | 0x80
 	id[8] = id[8]&0x3F | 0x80
 	return id
+}
+
+// keyTime returns the milliseconds in a key that is UUIDv7 or UUIDv7/n.
+func keyTime(key string) (uint64, bool) {
+	const size = 36
+	if len(key) < size || key[14] != '7' {
+		return 0, false
+	}
+	u, err := uuid.Parse(key[:size])
+	if err != nil {
+		return 0, false
+	}
+	ms := binary.BigEndian.Uint64(u[:8]) >> 16
+	if len(key) == size {
+		return ms, true
+	}
+	line, err := strconv.ParseUint(key[size+1:], 10, 32)
+	if key[size] != '/' || err != nil {
+		return 0, false
+	}
+	return ms + line>>6, true
 }
 
 // ParseID reads an ID in its canonical form, upper or lower case.

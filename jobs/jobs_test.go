@@ -137,6 +137,19 @@ func TestIDs(t *testing.T) {
 	if jobs.KeyID("c", "ta", "b") == jobs.KeyID("c", "t", "ab") {
 		t.Error("KeyID: two keys, one ID")
 	}
+	key := last.String()
+	if id := jobs.KeyID("c", "t", key); !bytes.Equal(id[:6], last[:6]) || id[6]>>4 != 8 || id == jobs.KeyID("c", "u", key) || id == jobs.KeyID("c", "t", key+"/1") {
+		t.Errorf("KeyID(%s) = %s, want the key's time, version 8, and all else from the hash", key, id)
+	}
+	first, far := jobs.KeyID("c", "t", key+"/1"), jobs.KeyID("c", "t", key+"/640")
+	if bytes.Compare(first[:6], last[:6]) != 0 || bytes.Compare(far[:6], last[:6]) <= 0 {
+		t.Errorf("KeyID of lines 1 and 640 = %s and %s, want them in order behind %s", first, far, last)
+	}
+	for _, key := range []string{key + "-1", key + "/x", key + "/", "k" + key[1:], key[:35]} { // no time in these: the hash alone
+		if id := jobs.KeyID("c", "t", key); bytes.Equal(id[:6], last[:6]) {
+			t.Errorf("KeyID(%q) = %s took a time", key, id)
+		}
+	}
 	for _, bad := range []string{"", "x", "0193a2c4-7e21-7c3e-9b1a-5d2f60c4e80", "{193a2c4-7e21-7c3e-9b1a-5d2f60c4e801", "0193a2c4x7e21-7c3e-9b1a-5d2f60c4e801"} {
 		if id, err := jobs.ParseID(bad); err == nil {
 			t.Errorf("ParseID(%q) = %s, want an error", bad, id)

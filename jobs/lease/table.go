@@ -36,6 +36,7 @@ type entry struct {
 	progress jobs.Progress // as last reported under this lease
 	rate     float64
 	saved    time.Time // when progress was last made durable, or the grant
+	durable  uint64    // the iterations that the row knows of
 }
 
 // New returns an empty table whose fences carry boot.
@@ -49,7 +50,8 @@ func (t *Table) Add(j jobs.Job) bool {
 	if _, ok := t.entries[j.ID]; ok || j.Ended() {
 		return false
 	}
-	e := &entry{id: j.ID, iterations: j.Iterations, start: j.Start(), priority: j.Priority, createdAt: j.CreatedAt, attempts: j.Attempts}
+	e := &entry{id: j.ID, iterations: j.Iterations, start: j.Start(), durable: j.Start().Done,
+		priority: j.Priority, createdAt: j.CreatedAt, attempts: j.Attempts}
 	t.entries[j.ID] = e
 	heap.Push(&t.waiting, e)
 	return true
@@ -147,7 +149,7 @@ func (t *Table) Due(now time.Time, ref jobs.LeaseRef, interval time.Duration) (j
 	if e == nil || e.progress.Done <= e.start.Done || now.Sub(e.saved) < interval {
 		return jobs.Progress{}, false
 	}
-	e.saved = now
+	e.saved, e.durable = now, e.progress.Done
 	return e.progress, true
 }
 
@@ -223,6 +225,18 @@ func (t *Table) Done(id jobs.ID) uint64 {
 		return e.start.Done
 	}
 	return 0
+}
+
+// Unsaved returns the iterations that are done, as last reported, and that no
+// row knows of yet. It looks at each lease.
+func (t *Table) Unsaved() jobs.Work {
+	var sum jobs.Work
+	for _, held := range t.holders {
+		for _, e := range held {
+			sum = sum.Add(e.progress.Done - e.durable)
+		}
+	}
+	return sum
 }
 
 // View adds to a job's row what the table knows of it.

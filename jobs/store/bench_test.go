@@ -1,0 +1,111 @@
+package store_test
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha512"
+	"fmt"
+	"testing"
+	"time"
+
+	"workmanager/jobs"
+	"workmanager/jobs/store"
+)
+
+// open opens a store in a new directory and runs its writer.
+func open(tb testing.TB, opt store.Options) *store.Store {
+	tb.Helper()
+	return openIn(tb, tb.TempDir(), opt)
+}
+
+func openIn(tb testing.TB, dir string, opt store.Options) *store.Store {
+	tb.Helper()
+	if opt.Node == "" {
+		opt.Node = "a"
+	}
+	s, err := store.Open(context.Background(), dir, opt)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run(ctx) }()
+	tb.Cleanup(func() {
+		stop()
+		if err := <-ran; err != nil && s.Err() == nil {
+			tb.Errorf("Run() = %v", err)
+		}
+		_ = s.Close() // a test that breaks the disk breaks this too
+	})
+	return s
+}
+
+// work returns n new jobs over different data.
+func work(tb testing.TB, n int, iterations uint64) []store.Submission {
+	tb.Helper()
+	batch := make([]store.Submission, n)
+	for i := range batch {
+		id, err := jobs.NewID(time.Now(), rand.Reader)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		j, err := jobs.New(id, sha512.Sum512(id[:]), iterations, 0)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		batch[i] = store.Submission{Job: j}
+	}
+	return batch
+}
+
+// BenchmarkEnqueue commits batches of a size, each on the disk before the next.
+func BenchmarkEnqueue(b *testing.B) {
+	for _, size := range []int{1, 64, 512} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			s := open(b, store.Options{})
+			for b.Loop() {
+				b.StopTimer()
+				batch := work(b, size, 2)
+				b.StartTimer()
+				if _, err := s.Enqueue(b.Context(), batch); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), "jobs/s")
+		})
+	}
+}
+
+// BenchmarkComplete completes jobs in batches of a size.
+func BenchmarkComplete(b *testing.B) {
+	for _, size := range []int{1, 64, 512} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			s := open(b, store.Options{})
+			for b.Loop() {
+				b.StopTimer()
+				batch := work(b, size, 2)
+				if _, err := s.Enqueue(b.Context(), batch); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				if _, err := s.Apply(b.Context(), complete(batch)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), "jobs/s")
+		})
+	}
+}
+
+// complete returns the facts that complete jobs with their right values.
+func complete(batch []store.Submission) []store.Fact {
+	facts := make([]store.Fact, len(batch))
+	for i, sub := range batch {
+		v := sub.Job.V1
+		for range sub.Job.Iterations - 1 {
+			v = sha512.Sum512(v[:])
+		}
+		facts[i] = store.Fact{ID: sub.Job.ID, Apply: func(j jobs.Job, at store.Clock) (jobs.Job, bool) { return j.Complete(v, at()) }}
+	}
+	return facts
+}

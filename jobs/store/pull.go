@@ -1,0 +1,172 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"fmt"
+
+	"workmanager/jobs"
+)
+
+// consumeSlice bounds the results that one transaction hands out.
+const consumeSlice = 1000
+
+const newestSQL = `
+SELECT id, result, iterations, done_at FROM jobs
+WHERE rank = 3 AND pulled = 0 AND purged = 0 ORDER BY done_at DESC, id DESC LIMIT ?`
+
+// Newest returns up to top results, the newest first, without those that were
+// consumed or purged.
+func (s *Store) Newest(ctx context.Context, top int) ([]jobs.Result, error) {
+	rows, err := s.query(ctx, newestSQL, top)
+	if err != nil {
+		return nil, s.readError("read newest results", err)
+	}
+	return scanResults(s, rows)
+}
+
+func scanResults(s *Store, rows *sql.Rows) ([]jobs.Result, error) {
+	defer rows.Close()
+	out := []jobs.Result{}
+	var id, value sql.RawBytes
+	var done int64
+	for rows.Next() {
+		var r jobs.Result
+		if err := rows.Scan(&id, &value, &r.Iterations, &done); err != nil {
+			return nil, s.readError("read results", err)
+		}
+		copy(r.ID[:], id)
+		copy(r.Value[:], value)
+		r.DoneAt = instant(done)
+		out = append(out, r)
+	}
+	return out, s.readError("read results", rows.Err())
+}
+
+const oldestSQL = `
+SELECT id, result, iterations, done_at FROM jobs
+WHERE rank = 3 AND pulled = 0 AND purged = 0 AND home = ? ORDER BY done_at, id LIMIT ?`
+
+// Consume hands out up to top results of this home, the oldest first, each
+// once. A key that is not empty gets the same results again, but for those
+// that were purged or dropped since; two calls with one key at one time get
+// the same, too.
+func (s *Store) Consume(ctx context.Context, top int, key string) ([]jobs.Result, error) {
+	out := []jobs.Result{}
+	var hash []byte
+	if key != "" {
+		sum := sha256.Sum256([]byte(key))
+		hash = sum[:16]
+	}
+	for whole := false; !whole; {
+		var got []jobs.Result
+		left := top - len(out)
+		err := s.write(ctx, max(min(left, consumeSlice), 1), func(w *writer) (err error) {
+			got, whole, err = w.consume(left, hash)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if hash == nil { // else all of it is read in the end, with what was handed out before
+			out = append(out, got...)
+		}
+	}
+	if hash != nil {
+		return s.pulled(ctx, hash)
+	}
+	return out, nil
+}
+
+const (
+	pullSQL = `SELECT whole, length(ids) / 16 FROM pulls WHERE key = ?`
+	noteSQL = `
+INSERT INTO pulls (key, at, whole, ids) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (key) DO UPDATE SET whole = ?3, ids = CAST(ids || ?4 AS BLOB)`
+)
+
+// consume marks a slice of results as pulled, at most left of them, and
+// reports whether that was the last. What was handed out under hash before
+// counts, whoever asked for it.
+func (w *writer) consume(left int, hash []byte) (got []jobs.Result, whole bool, err error) {
+	ctx := context.Background()
+	if hash != nil {
+		var before int
+		switch err := w.conn.QueryRowContext(ctx, pullSQL, hash).Scan(&whole, &before); {
+		case err != nil && err != sql.ErrNoRows:
+			return nil, false, err
+		case whole:
+			return nil, true, nil
+		}
+		left -= before
+	}
+	want := min(left, consumeSlice)
+	if want > 0 {
+		rows, err := w.conn.QueryContext(ctx, oldestSQL, w.s.opt.Node, want)
+		if err != nil {
+			return nil, false, err
+		}
+		if got, err = scanResults(w.s, rows); err != nil {
+			return nil, false, err
+		}
+	}
+	ids := make([]byte, 0, 16*len(got))
+	for _, r := range got {
+		if _, _, _, err := w.change(r.ID, jobs.Job.Pull); err != nil {
+			return nil, false, err
+		}
+		ids = append(ids, r.ID[:]...)
+	}
+	whole = len(got) < want || want == left
+	if hash != nil {
+		if _, err := w.conn.ExecContext(ctx, noteSQL, hash, micros(w.s.opt.Now()), whole, ids); err != nil {
+			return nil, false, err
+		}
+	}
+	return got, whole, nil
+}
+
+// pulled returns what keyed consumes have handed out.
+func (s *Store) pulled(ctx context.Context, hash []byte) ([]jobs.Result, error) {
+	var ids []byte
+	err := s.read.QueryRowContext(ctx, "SELECT ids FROM pulls WHERE key = ?", hash).Scan(&ids)
+	if err != nil && err != sql.ErrNoRows { // none: retention took it in between
+		return nil, s.readError("read a pull", err)
+	}
+	out := []jobs.Result{}
+	for ; len(ids) >= 16; ids = ids[16:] {
+		r, err := scanRow(s.get.QueryRowContext(ctx, ids[:16]))
+		if err == sql.ErrNoRows || err == nil && r.job.Purged {
+			continue
+		}
+		if err != nil {
+			return nil, s.readError("read a pull", err)
+		}
+		out = append(out, result(r.job))
+	}
+	return out, nil
+}
+
+func result(j jobs.Job) jobs.Result {
+	return jobs.Result{ID: j.ID, Value: j.Result, Iterations: j.Iterations, DoneAt: j.DoneAt}
+}
+
+// query runs a read on the pool.
+func (s *Store) query(ctx context.Context, q string, args ...any) (*sql.Rows, error) {
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	return s.read.QueryContext(ctx, q, args...) //nolint:sqlclosecheck // the callers close it
+}
+
+// readError explains an error of a read, and stops the store if the file is bad.
+func (s *Store) readError(doing string, err error) error {
+	if err == nil || err == sql.ErrNoRows {
+		return err
+	}
+	if fatal(err) {
+		s.fail(fmt.Errorf("%s: the disk failed or the database is damaged: %w", doing, err))
+	}
+	return explain(doing, err)
+}

@@ -1,0 +1,116 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"workmanager/jobs"
+)
+
+const resultsSQL = `
+SELECT id, result, iterations, done_at, rseq FROM jobs
+WHERE rseq IS NOT NULL AND rseq > ?1 AND purged = 0 ORDER BY rseq LIMIT ?2`
+
+// Results returns the results behind a cursor in rseq order. While this store
+// serves, a client that follows the cursors sees every result exactly once.
+// A cursor of a boot that the chain does not cover, because the disk was lost
+// or put back, goes on at the oldest result and says so.
+func (s *Store) Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results, error) {
+	if err := s.Err(); err != nil {
+		return jobs.Results{}, err
+	}
+	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // one view: the rows and the head above them
+	if err != nil {
+		return jobs.Results{}, s.readError("read results", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // it only reads
+	var out jobs.Results
+	var after jobs.RSeq
+	if q.After != "" {
+		boot, n, err := parseResultsCursor(q.After)
+		if err != nil {
+			return jobs.Results{}, err
+		}
+		covered, err := covers(ctx, tx, boot, n)
+		if err != nil {
+			return jobs.Results{}, s.readError("place the cursor", err)
+		}
+		if covered {
+			after = n
+		}
+		var gone int64
+		if err := tx.QueryRowContext(ctx, "SELECT coalesce((SELECT v FROM meta WHERE k = 'rseq_gone'), 0)").Scan(&gone); err != nil {
+			return jobs.Results{}, s.readError("place the cursor", err)
+		}
+		out.Restarted = !covered || jobs.RSeq(gone) > after
+	}
+	rows, err := tx.QueryContext(ctx, resultsSQL, int64(after), q.Limit+1)
+	if err != nil {
+		return jobs.Results{}, s.readError("read results", err)
+	}
+	defer rows.Close()
+	out.Results = []jobs.Result{}
+	last := after
+	var id, value sql.RawBytes
+	for rows.Next() {
+		if len(out.Results) == q.Limit {
+			out.More = true
+			break
+		}
+		var r jobs.Result
+		var done int64
+		if err := rows.Scan(&id, &value, &r.Iterations, &done, &last); err != nil {
+			return jobs.Results{}, s.readError("read results", err)
+		}
+		copy(r.ID[:], id)
+		copy(r.Value[:], value)
+		r.DoneAt = instant(done)
+		out.Results = append(out.Results, r)
+	}
+	if err := rows.Err(); err != nil {
+		return jobs.Results{}, s.readError("read results", err)
+	}
+	out.Cursor = resultsCursor(s.boot, last)
+	return out, nil
+}
+
+// covers reports whether a place given out under boot still means the same:
+// the chain has that boot, and no later boot began at or below the place.
+func covers(ctx context.Context, tx *sql.Tx, boot jobs.ID, n jobs.RSeq) (bool, error) {
+	var end sql.NullInt64
+	err := tx.QueryRowContext(ctx, `
+SELECT (SELECT start_rseq - 1 FROM boots AS next WHERE next.n > this.n ORDER BY next.n LIMIT 1)
+FROM boots AS this WHERE boot = ?`, boot[:]).Scan(&end)
+	switch {
+	case err == sql.ErrNoRows:
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read the boot chain: %w", err)
+	}
+	return !end.Valid || int64(n) <= end.Int64, nil
+}
+
+const recentSQL = `
+SELECT v1, iterations, result FROM jobs WHERE rseq IS NOT NULL AND rseq > ? AND purged = 0 ORDER BY rseq`
+
+// Recent calls f with up to limit of the newest results, the oldest of them
+// first: of each only the work, the value and the rank are set.
+func (s *Store) Recent(ctx context.Context, limit int, f func(jobs.Job)) error {
+	rows, err := s.query(ctx, recentSQL, int64(s.ResultsHead())-int64(limit))
+	if err != nil {
+		return s.readError("read recent results", err)
+	}
+	defer rows.Close()
+	var v1, value sql.RawBytes
+	for rows.Next() {
+		j := jobs.Job{Rank: jobs.Completed}
+		if err := rows.Scan(&v1, &j.Iterations, &value); err != nil {
+			return s.readError("read recent results", err)
+		}
+		copy(j.V1[:], v1)
+		copy(j.Result[:], value)
+		f(j)
+	}
+	return s.readError("read recent results", rows.Err())
+}
