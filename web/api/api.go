@@ -165,6 +165,7 @@ type CacheStatus struct {
 // WorkerStatus is one live worker.
 type WorkerStatus struct {
 	Name   string    `json:"name"`
+	Cores  int       `json:"cores"` // how many of its cores compute
 	Leases int       `json:"leases"`
 	Rate   float64   `json:"rate"` // iterations a second
 	SeenAt time.Time `json:"seen_at"`

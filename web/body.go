@@ -1,0 +1,198 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"workmanager/jobs"
+)
+
+// What a body may cost in time and memory.
+const (
+	// BodyIdle is how long a body may stand still. One that comes so slowly
+	// that it falls this far behind BodyRate ends as well, so a client that
+	// drips bytes cannot hold a connection for ever.
+	BodyIdle = 30 * time.Second
+	// BodyRate is the least mean rate of a body, in bytes a second.
+	BodyRate = 1 << 10
+
+	// deadlineStep is how fine the deadline follows the bytes.
+	deadlineStep = time.Second
+
+	smallBody = 4 << 10  // a body up to this is read through a small buffer
+	largeRead = 64 << 10 // a larger one through one of this size
+	// maxLargeBodies bounds the large buffers in use: 256 MiB of them.
+	maxLargeBodies = 4096
+)
+
+var (
+	smallBuffers = sync.Pool{New: func() any { return new([smallBody]byte) }}
+	largeBuffers = sync.Pool{New: func() any { return new([largeRead]byte) }}
+)
+
+// buffer returns memory to read r's body through, by what is known of its
+// length, and how to give it back.
+func (s *Server) buffer(r *http.Request) (buf []byte, release func(), err error) {
+	if r.ContentLength >= 0 && r.ContentLength <= smallBody {
+		b := smallBuffers.Get().(*[smallBody]byte)
+		return b[:], func() { smallBuffers.Put(b) }, nil
+	}
+	if s.largeBodies.Add(1) > maxLargeBodies {
+		s.largeBodies.Add(-1)
+		return nil, nil, jobs.Errorf(jobs.CodeBusy, "%d large bodies are coming in already", maxLargeBodies).Retry(busyRetry)
+	}
+	b := largeBuffers.Get().(*[largeRead]byte)
+	return b[:], func() { s.largeBodies.Add(-1); largeBuffers.Put(b) }, nil
+}
+
+// body reads a request's body under its limit and its deadlines. Every error
+// it returns but io.EOF is an *Error for the caller, and stays.
+type body struct {
+	s    *Server
+	r    io.Reader
+	rc   *http.ResponseController
+	want int64         // Content-Length, -1 if not known
+	max  int64         // more bytes than this are refused
+	idle time.Duration // the longest time without a byte
+	rate int64         // the least mean rate, 0 for none
+
+	n       int64
+	started time.Time
+	set     time.Time // when the deadline was set last
+	undo    func() bool
+	mu      sync.Mutex // guards what follows, and setting the deadline
+	done    bool       // the connection is no longer ours
+	cut     bool       // reading is to end now
+	err     error
+}
+
+// newBody returns the body of r, of at most max bytes. A Content-Length over
+// max is refused before anything is read.
+func (s *Server) newBody(w http.ResponseWriter, r *http.Request, max int64) (*body, error) {
+	b := &body{s: s, r: r.Body, rc: controller(w), want: r.ContentLength, max: max, idle: BodyIdle, rate: BodyRate}
+	if b.want > max {
+		return nil, b.tooLarge()
+	}
+	if b.want < 0 || b.want > smallBody {
+		b.undo = context.AfterFunc(s.ending, b.interrupt)
+	}
+	return b, nil
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	b.arm()
+	n, err := b.r.Read(p)
+	b.n += int64(n)
+	switch {
+	case b.n > b.max:
+		b.err = b.tooLarge()
+		return 0, b.err
+	case err == io.EOF:
+		b.err = io.EOF
+		b.close()
+		if n > 0 {
+			return n, nil
+		}
+		return 0, io.EOF
+	case err != nil:
+		b.err = b.explain(err)
+		return n, b.err
+	}
+	return n, nil
+}
+
+// arm sets the read deadline: idle from now, or when the mean rate is missed.
+func (b *body) arm() {
+	now := time.Now()
+	if b.started.IsZero() {
+		b.started = now
+	} else if now.Sub(b.set) < deadlineStep {
+		return
+	}
+	b.set = now
+	end := now.Add(b.idle)
+	if b.rate > 0 {
+		if due := b.started.Add(b.idle + time.Duration(b.n/b.rate)*time.Second); due.Before(end) {
+			end = due
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cut {
+		end = past
+	}
+	_ = b.rc.SetReadDeadline(end) // not supported in tests without a connection
+}
+
+// close lifts the deadline, so that the wait for the answer is not cut; where
+// the body has not been read to its end, its rest gets little time. It must be
+// called before the handler returns, and may be called again.
+func (b *body) close() {
+	if b.undo != nil {
+		b.undo()
+		b.undo = nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.done {
+		return
+	}
+	b.done = true
+	if b.started.IsZero() {
+		return
+	}
+	var end time.Time
+	now := time.Now()
+	if b.err != io.EOF {
+		end = now.Add(drainTimeout)
+	}
+	if now.Sub(b.started) > replyTimeout {
+		_ = b.rc.SetWriteDeadline(now.Add(serverTimeout)) // the one set at the start may be near
+	}
+	_ = b.rc.SetReadDeadline(end) // not supported in tests without a connection
+}
+
+// interrupt ends a Read that waits, because the server stops.
+func (b *body) interrupt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cut = true
+	if !b.done {
+		_ = b.rc.SetReadDeadline(past)
+	}
+}
+
+// past is a deadline that has passed.
+var past = time.Unix(1, 0)
+
+func (b *body) tooLarge() error {
+	if b.want > b.max {
+		return tooLarge("the body has %d bytes, over the limit of %d", b.want, b.max)
+	}
+	return tooLarge("the body has more than %d bytes, which is the limit", b.max)
+}
+
+// explain turns what reading a body can end with into words for its sender.
+func (b *body) explain(err error) error {
+	var timeout net.Error
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		if b.s.stopping() {
+			return errStopping()
+		}
+		return jobs.Errorf(jobs.CodeTimeout, "the body came too slowly: %d bytes in %v; it may stand still for %v and must keep up with %d bytes a second",
+			b.n, time.Since(b.started).Round(time.Millisecond), b.idle, b.rate)
+	case errors.Is(err, io.ErrUnexpectedEOF) && b.want >= 0:
+		return jobs.Errorf(jobs.CodeMalformed, "the body ended after %d of its %d bytes", b.n, b.want)
+	}
+	return jobs.Errorf(jobs.CodeMalformed, "the body broke off after %d bytes", b.n)
+}

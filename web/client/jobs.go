@@ -1,0 +1,127 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"workmanager/jobs"
+	"workmanager/web/api"
+)
+
+// Job returns one job. With a wait it returns when the job has ended or the
+// wait, cut to jobs.MaxWait, is over.
+func (c *Client) Job(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.View, error) {
+	r := request{method: http.MethodGet, path: "/v1/jobs/" + id.String(), query: waitQuery(wait), patient: wait > 0}
+	out, _, err := get[api.Job](ctx, c, r)
+	if err != nil {
+		return jobs.View{}, err
+	}
+	return toView(out)
+}
+
+// Jobs returns a page of jobs.
+func (c *Client) Jobs(ctx context.Context, q jobs.ListQuery) (jobs.List, error) {
+	r := request{method: http.MethodGet, path: "/v1/jobs", query: pageQuery(q.After, q.Limit)}
+	if q.State != "" {
+		r.query.Set("state", string(q.State))
+	}
+	out, _, err := get[api.JobList](ctx, c, r)
+	if err != nil {
+		return jobs.List{}, err
+	}
+	l := jobs.List{Cursor: out.Cursor, More: out.More, Jobs: make([]jobs.View, len(out.Jobs))}
+	for i, j := range out.Jobs {
+		if l.Jobs[i], err = toView(j); err != nil {
+			return jobs.List{}, err
+		}
+	}
+	return l, nil
+}
+
+// Cancel withdraws one job; with purge it erases v1, checkpoints and value
+// too. A job that had ended stays as it was. It is safe to repeat.
+func (c *Client) Cancel(ctx context.Context, id jobs.ID, purge bool, ack jobs.Ack) (jobs.View, error) {
+	r := request{method: http.MethodDelete, path: "/v1/jobs/" + id.String(), query: url.Values{}}
+	if purge {
+		r.query.Set("purge", "true")
+	}
+	if ack != jobs.AckDefault {
+		r.query.Set("ack", string(ack))
+	}
+	out, _, err := get[api.Job](ctx, c, r)
+	if err != nil {
+		return jobs.View{}, err
+	}
+	return toView(out)
+}
+
+// Status returns the snapshot of the node that answers.
+func (c *Client) Status(ctx context.Context) (api.Status, error) {
+	out, _, err := get[api.Status](ctx, c, request{method: http.MethodGet, path: "/v1/status"})
+	return out, err
+}
+
+func waitQuery(wait time.Duration) url.Values {
+	q := url.Values{}
+	if wait > 0 {
+		q.Set("wait", min(wait, jobs.MaxWait).String())
+	}
+	return q
+}
+
+func pageQuery(after string, limit int) url.Values {
+	q := url.Values{}
+	if after != "" {
+		q.Set("after", after)
+	}
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	return q
+}
+
+// toView reads a job off the wire.
+func toView(j api.Job) (v jobs.View, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("read job %s: %w", j.ID, err)
+		}
+	}()
+	if v.ID, err = jobs.ParseID(j.ID); err != nil {
+		return v, err
+	}
+	if j.Value != "" {
+		if v.Result, err = jobs.ParseValue(j.Value); err != nil {
+			return v, err
+		}
+	}
+	switch jobs.State(j.State) {
+	case jobs.StateQueued:
+		v.Rank = jobs.Open
+	case jobs.StateLeased:
+		v.Rank, v.Leased = jobs.Open, true
+	case jobs.StateCompleted:
+		v.Rank = jobs.Completed
+	case jobs.StateFailed:
+		v.Rank = jobs.Failed
+	case jobs.StateCancelled:
+		v.Rank = jobs.Cancelled
+	default:
+		return v, fmt.Errorf("unknown state %q", j.State)
+	}
+	v.Iterations, v.Done, v.Rate = j.Iterations, j.Done, j.Rate
+	if j.Priority >= 0 && j.Priority <= jobs.MaxPriority {
+		v.Priority = uint8(j.Priority)
+	}
+	v.Err, v.Attempts, v.Worker, v.Home = j.Error, j.Attempts, j.Worker, j.Node
+	v.Pulled, v.Purged, v.CreatedAt = j.Pulled, j.Purged, j.CreatedAt
+	if j.FinishedAt != nil {
+		v.DoneAt = *j.FinishedAt
+	}
+	v.Durability = durability(j.Durability, j.DurabilityReason)
+	return v, nil
+}

@@ -1,0 +1,246 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"workmanager/jobs"
+)
+
+// How often a stream says what.
+const (
+	statusInterval  = time.Second
+	jobInterval     = 250 * time.Millisecond
+	commentInterval = 15 * time.Second
+	maxWatched      = 64 // jobs of one stream
+)
+
+// hub makes the status snapshot once for all viewers. Its loop runs only while
+// there is one.
+type hub struct {
+	s *Server
+
+	mu      sync.Mutex // guards what follows
+	viewers map[chan []byte]struct{}
+	running bool
+	last    []byte // the newest snapshot while running
+}
+
+func (h *hub) init(s *Server) { h.s, h.viewers = s, map[chan []byte]struct{}{} }
+
+// join adds a viewer. Its channel holds one snapshot, the newest: a slow viewer
+// misses some and delays nobody.
+func (h *hub) join() chan []byte {
+	c := make(chan []byte, 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.viewers[c] = struct{}{}
+	if h.last != nil {
+		c <- h.last
+	}
+	if !h.running {
+		h.running = true
+		go h.run()
+	}
+	return c
+}
+
+func (h *hub) leave(c chan []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.viewers, c)
+}
+
+// run polls until nobody looks any more.
+func (h *hub) run() {
+	tick := time.NewTicker(statusInterval)
+	defer tick.Stop()
+	for {
+		event := h.poll()
+		h.mu.Lock()
+		if len(h.viewers) == 0 {
+			h.running, h.last = false, nil
+			h.mu.Unlock()
+			return
+		}
+		if event != nil {
+			h.last = event
+			for c := range h.viewers {
+				select {
+				case <-c: // the one it has not taken is old now
+				default:
+				}
+				c <- event
+			}
+		}
+		h.mu.Unlock()
+		select {
+		case <-tick.C:
+		case <-h.s.ending.Done(): // the viewers end as well
+			h.mu.Lock()
+			h.running, h.last = false, nil
+			h.mu.Unlock()
+			return
+		}
+	}
+}
+
+// poll returns the status event, nil if there is no status to be had.
+func (h *hub) poll() (snapshot []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			h.s.log.Error("panic in the status", "panic", p, "stack", string(debug.Stack()))
+			snapshot = nil
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), streamTimeout)
+	defer cancel()
+	st, err := h.s.snapshot(ctx)
+	if err != nil {
+		h.s.log.Warn("no status for the event streams", "err", err)
+		return nil
+	}
+	return event("status", st)
+}
+
+// event returns one server-sent event with v as JSON.
+func event(name string, v any) []byte {
+	data, err := encode(v)
+	if err != nil {
+		return nil // a number that JSON cannot say; the next snapshot may do
+	}
+	b := make([]byte, 0, len(data)+len(name)+16)
+	b = append(b, "event: "...)
+	b = append(b, name...)
+	b = append(b, "\ndata: "...)
+	b = append(b, bytes.TrimRight(data, "\n")...)
+	return append(b, "\n\n"...)
+}
+
+// gone is the event for a watched job that this node does not know.
+type gone struct {
+	ID string `json:"id"`
+}
+
+// watched is one job of a stream and the event sent last for it.
+type watched struct {
+	id   jobs.ID
+	last []byte
+}
+
+// eventStream answers GET /v1/events: the status each second, and with ?job=
+// a job whenever it has changed. Every event is whole, so a viewer that comes
+// back has missed nothing that counts.
+func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
+	if s.stopping() {
+		return errStopping()
+	}
+	jobsWatched, err := watchedJobs(r)
+	if err != nil {
+		return err
+	}
+	release, err := s.hold(1 + len(jobsWatched))
+	if err != nil {
+		return err
+	}
+	defer release()
+
+	rc := controller(w)
+	_ = rc.SetReadDeadline(time.Time{}) // the stream outlasts the server's timeout
+	h := w.Header()
+	h["Content-Type"] = headerEvents
+	h["Cache-Control"] = headerNoStore
+	h["X-Accel-Buffering"] = headerNoBuffer
+	send := func(b []byte) bool {
+		_ = rc.SetWriteDeadline(time.Now().Add(streamTimeout)) // not supported in tests without a connection
+		if _, err := w.Write(b); err != nil {
+			return false
+		}
+		err := rc.Flush()
+		return err == nil || errors.Is(err, http.ErrNotSupported)
+	}
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	if !send([]byte(": workmanager events\n\n")) {
+		return nil
+	}
+
+	snapshots := s.events.join()
+	defer s.events.leave(snapshots)
+	comment := time.NewTicker(commentInterval)
+	defer comment.Stop()
+	var jobTick <-chan time.Time
+	if len(jobsWatched) > 0 {
+		t := time.NewTicker(jobInterval)
+		defer t.Stop()
+		jobTick = t.C
+		if b := s.changed(r.Context(), jobsWatched); len(b) > 0 && !send(b) {
+			return nil
+		}
+	}
+	for {
+		var b []byte
+		select {
+		case <-r.Context().Done():
+			return nil
+		case <-s.ending.Done():
+			return nil
+		case b = <-snapshots:
+		case <-jobTick:
+			b = s.changed(r.Context(), jobsWatched)
+		case <-comment.C:
+			b = []byte(": still here\n\n")
+		}
+		if len(b) > 0 && !send(b) {
+			return nil
+		}
+	}
+}
+
+// changed returns the events of the jobs that differ from what was sent last.
+func (s *Server) changed(ctx context.Context, list []watched) []byte {
+	var out []byte
+	for i := range list {
+		j := &list[i]
+		var e []byte
+		switch v, err := s.cfg.Reader.Job(ctx, j.id, 0); {
+		case err == nil:
+			e = event("job", jobOf(v))
+		case jobs.CodeOf(err) == jobs.CodeNotFound:
+			e = event("gone", gone{ID: j.id.String()})
+		default:
+			continue // the next look may tell
+		}
+		if !bytes.Equal(e, j.last) {
+			j.last = e
+			out = append(out, e...)
+		}
+	}
+	return out
+}
+
+// watchedJobs reads every ?job=, each job once.
+func watchedJobs(r *http.Request) ([]watched, error) {
+	var list []watched
+	seen := map[jobs.ID]bool{}
+	for _, v := range r.URL.Query()["job"] {
+		id, err := jobs.ParseID(v)
+		if err != nil {
+			return nil, jobs.Invalid("query", "job", "value_error.uuid", "%q is no job ID", clip(v))
+		}
+		if !seen[id] {
+			seen[id] = true
+			list = append(list, watched{id: id})
+		}
+	}
+	if len(list) > maxWatched {
+		return nil, jobs.Invalid("query", "job", "value_error.length", "%d jobs are asked for, a stream watches at most %d", len(list), maxWatched)
+	}
+	return list, nil
+}

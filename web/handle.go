@@ -1,0 +1,102 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"workmanager/jobs"
+)
+
+// handler answers one request itself, or returns the error to answer.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+// serve turns a handler that writes its own answer, because it streams or is
+// hot, into an http.Handler.
+func (s *Server) serve(h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := h(w, r); err != nil {
+			s.fail(w, r, err)
+		}
+	})
+}
+
+// handle turns a function from request to response into an http.Handler: it
+// reads the request from the parameters, checks its shape, calls f, and writes
+// the response as JSON. A response may also set headers, choose its status and
+// encode itself.
+func handle[Req, Resp any, P interface {
+	*Req
+	read(p *params) error
+}](s *Server, f func(context.Context, Req) (Resp, error)) http.Handler {
+	return s.serve(func(w http.ResponseWriter, r *http.Request) error {
+		p := params{r: r, limits: &s.cfg.Limits}
+		var req Req
+		if err := P(&req).read(&p); err != nil {
+			return err
+		}
+		if err := check("query", &req); err != nil {
+			p.wrong.add(err)
+		}
+		if err := p.wrong.err(); err != nil {
+			return err
+		}
+		resp, err := f(r.Context(), req)
+		if err != nil {
+			return err
+		}
+		return s.reply(w, r, &resp)
+	})
+}
+
+// none is a request without parameters.
+type none struct{}
+
+func (*none) read(*params) error { return nil }
+
+// What a response may do beyond being encoded.
+type (
+	headerSetter interface{ setHeader(http.Header) }
+	statuser     interface{ status() int }
+	appender     interface{ appendJSON([]byte) []byte }
+)
+
+// reply writes a response.
+func (s *Server) reply(w http.ResponseWriter, r *http.Request, resp any) error {
+	var body []byte
+	if a, ok := resp.(appender); ok {
+		body = a.appendJSON(nil)
+	} else {
+		var err error
+		if body, err = encode(resp); err != nil {
+			return err
+		}
+	}
+	h := w.Header()
+	h["Content-Type"] = headerJSON
+	h["Cache-Control"] = headerNoStore
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if hs, ok := resp.(headerSetter); ok {
+		hs.setHeader(h)
+	}
+	status := http.StatusOK
+	if st, ok := resp.(statuser); ok {
+		status = st.status()
+	}
+	shorten(w, r)
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that has gone is no error
+	return nil
+}
+
+// Header values made once. net/http reads them and changes nothing.
+var (
+	headerJSON       = []string{"application/json"}
+	headerNoStore    = []string{"no-store"}
+	headerBoth       = []string{jobs.Durability{Both: true}.String()}
+	headerLocal      = []string{jobs.Durability{}.String()}
+	headerNDJSON     = []string{"application/x-ndjson"}
+	headerEvents     = []string{"text/event-stream"}
+	headerNoBuffer   = []string{"no"}
+	headerCloseAfter = []string{"close"}
+)
