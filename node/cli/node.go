@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"workmanager/node"
+)
+
+func (p *program) nodeCommand() *cli.Command {
+	def := node.Default()
+	return &cli.Command{
+		Name:  "node",
+		Usage: "run a node: the queue, its API and dashboard, and workers in this process",
+		Description: "One process at a time uses a data folder. SIGTERM and Ctrl-C stop the node\n" +
+			"cleanly: what was acknowledged is on disk either way.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "name", Usage: "`NAME` of the node, which it keeps for good", Value: def.Name},
+			&cli.StringFlag{Name: "listen", Usage: "`HOST:PORT` of the API", Value: def.Listen},
+			&cli.StringFlag{Name: "data-dir", Usage: "`FOLDER` of the database; it is made if it is not there", Value: def.DataDir},
+			&cli.IntFlag{Name: "workers", Usage: "compute on `N` cores; 0 computes nothing here", Value: def.Workers, DefaultText: "one per CPU"},
+			&cli.DurationFlag{Name: "retention", Usage: "keep jobs and their values for `DURATION` after their end", Value: def.Retention},
+			&cli.IntFlag{Name: "cache", Usage: "remember `N` results, to answer the same work at once; 0 is off", Value: def.CacheEntries},
+			&cli.DurationFlag{Name: "checkpoint-interval", Usage: "make a job's progress durable at most every `DURATION`", Value: def.CheckpointInterval},
+			&cli.GenericFlag{Name: "max-data-bytes", Usage: "`SIZE` of one job's data", Value: &size{def.Limits.DataBytes}, Category: groupLimits},
+			&cli.IntFlag{Name: "max-top", Usage: "`N` results in one pull", Value: def.Limits.Top, Category: groupLimits},
+			&cli.IntFlag{Name: "max-batch-jobs", Usage: "`N` jobs in one batch", Value: def.Limits.BatchJobs, Category: groupLimits},
+			&cli.GenericFlag{Name: "max-line-bytes", Usage: "`SIZE` of one line of a batch", Value: &size{int64(def.Limits.BatchLineBytes)}, Category: groupLimits},
+			&cli.Int64Flag{Name: "max-open-jobs", Usage: "`N` jobs that have not ended; submits above it are refused", Value: def.Limits.OpenJobs, Category: groupLimits},
+			&cli.GenericFlag{Name: "max-store-bytes", Usage: "`SIZE` of the database; 0 is as much as the disk has", Value: &size{def.Limits.StoreBytes}, Category: groupLimits},
+			&cli.GenericFlag{Name: "log-format", Usage: "`FORMAT`: auto, text, json; auto is text on a terminal", Value: &choice{"auto", []string{"auto", "text", "json"}}, Category: groupLog},
+			&cli.GenericFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn, error", Value: &choice{"info", []string{"debug", "info", "warn", "error"}}, Category: groupLog},
+		},
+		Action: p.node,
+	}
+}
+
+func nodeConfig(c *cli.Context) node.Config {
+	cfg := node.Default()
+	cfg.Name, cfg.Listen, cfg.DataDir = c.String("name"), c.String("listen"), c.String("data-dir")
+	cfg.Workers, cfg.Retention, cfg.CacheEntries = c.Int("workers"), c.Duration("retention"), c.Int("cache")
+	cfg.CheckpointInterval = c.Duration("checkpoint-interval")
+	cfg.Limits.DataBytes = c.Generic("max-data-bytes").(*size).n
+	cfg.Limits.Top = c.Int("max-top")
+	cfg.Limits.BatchJobs = c.Int("max-batch-jobs")
+	cfg.Limits.BatchLineBytes = int(c.Generic("max-line-bytes").(*size).n)
+	cfg.Limits.OpenJobs = c.Int64("max-open-jobs")
+	cfg.Limits.StoreBytes = c.Generic("max-store-bytes").(*size).n
+	return cfg
+}
+
+func (p *program) node(c *cli.Context) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	cfg := nodeConfig(c)
+	if err := cfg.Validate(); err != nil {
+		return &failure{exit: exitUsage, code: "usage", err: errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")), hint: "workmanager node --help"}
+	}
+	log, text := p.logger(c)
+	node.Tune(cfg)
+	n, err := node.New(cfg, node.Parts{Log: log})
+	if err != nil {
+		return err
+	}
+	if text {
+		p.greet(cfg, n.Addr())
+	}
+	return n.Run(c.Context)
+}
+
+// logger returns the log that the flags ask for, and whether people read it.
+func (p *program) logger(c *cli.Context) (log *slog.Logger, text bool) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Generic("log-level").(*choice).value)); err != nil {
+		panic("cli: a level of --log-level is none of slog's: " + err.Error())
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch format := c.Generic("log-format").(*choice).value; {
+	case format == "text", format == "auto" && isTerminal(p.stderr):
+		return slog.New(slog.NewTextHandler(p.stderr, o)), true
+	}
+	return slog.New(slog.NewJSONHandler(p.stderr, o)), false
+}
+
+// greet says where the node is and what to try first.
+func (p *program) greet(cfg node.Config, addr string) {
+	dir, err := filepath.Abs(cfg.DataDir)
+	if err != nil {
+		dir = cfg.DataDir
+	}
+	url, other := "http://"+reachable(addr), ""
+	if url != defaultNode {
+		other = " --node " + url
+	}
+	fmt.Fprintf(p.stderr, "node %s: dashboard and API at %s, data in %s\n", cfg.Name, url, dir)
+	fmt.Fprintf(p.stderr, "  curl -X PUT -d data=hello '%s/enqueue?iterations=5'\n", url)
+	self := os.Args[0]
+	if strings.Contains(self, "go-build") { // go run keeps its binary in a folder of that name
+		self = "go run ."
+	}
+	fmt.Fprintf(p.stderr, "  printf hello | %s enqueue - -n 5 --wait%s\n", self, other)
+}
+
+// reachable turns the address of a listener into one to connect to.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return addr
+}

@@ -1,0 +1,116 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-playground/validator/v10"
+
+	"workmanager/jobs"
+)
+
+// Config is what an operator decides. The zero value is not usable; start from
+// Default. Every field has a flag, named by its tag.
+type Config struct {
+	// Name is the node's stable name: lower-case letters, digits and hyphens.
+	Name string `flag:"name" validate:"required,max=63,hostname_rfc1123"`
+	// Listen is the address of the API, host:port; port 0 takes a free one.
+	Listen string `flag:"listen" validate:"required"`
+	// DataDir holds the database; one process at a time uses it.
+	DataDir string `flag:"data-dir" validate:"required"`
+	// Workers is how many cores compute in this process; -1 is all of them.
+	Workers int `flag:"workers" validate:"min=-1,max=4096"`
+	// Retention is how long a job is kept after its end.
+	Retention time.Duration `flag:"retention" validate:"min=1s"`
+	// CacheEntries is how many results are remembered in memory, about 250
+	// bytes each, to answer the same work at once; 0 turns the cache off.
+	CacheEntries int `flag:"cache" validate:"min=0,max=100000000"`
+	// CheckpointInterval is how often at most the progress of one job is made
+	// durable: what a crash of the node costs.
+	CheckpointInterval time.Duration `flag:"checkpoint-interval" validate:"min=100ms"`
+	// Limits bound what clients can ask for.
+	Limits jobs.Limits
+}
+
+// Default returns the settings of a node on a laptop.
+func Default() Config {
+	return Config{
+		Name:               "a",
+		Listen:             "127.0.0.1:5000",
+		DataDir:            "./data",
+		Workers:            -1,
+		Retention:          30 * 24 * time.Hour,
+		CacheEntries:       65_536,
+		CheckpointInterval: 10 * time.Second,
+		Limits:             jobs.DefaultLimits(),
+	}
+}
+
+// Cores returns how many cores compute.
+func (c Config) Cores() int {
+	if c.Workers < 0 {
+		return runtime.NumCPU()
+	}
+	return c.Workers
+}
+
+// Validate reports every problem of the settings at once, each by the flag
+// that sets it.
+func (c Config) Validate() error {
+	v := validator.New(validator.WithRequiredStructEnabled())
+	v.RegisterTagNameFunc(func(f reflect.StructField) string { return f.Tag.Get("flag") })
+	var errs []error
+	if err := v.Struct(c); err != nil {
+		invalid, ok := errors.AsType[validator.ValidationErrors](err)
+		if !ok {
+			return fmt.Errorf("check settings: %w", err)
+		}
+		for _, f := range invalid {
+			errs = append(errs, fmt.Errorf("--%s %s: %q given", f.Field(), rule(f.Tag(), f.Param()), fmt.Sprint(f.Value())))
+		}
+	}
+	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("--listen must be HOST:PORT: %q given", c.Listen))
+	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		errs = append(errs, fmt.Errorf("--listen must have a port from 0 (any free one) to 65535: %q given", c.Listen))
+	}
+	def := jobs.DefaultLimits()
+	for _, l := range []struct {
+		flag string
+		got  int64
+		min  int64
+	}{
+		{"max-data-bytes", c.Limits.DataBytes, 1}, {"max-top", int64(c.Limits.Top), 1},
+		{"max-batch-jobs", int64(c.Limits.BatchJobs), 1}, {"max-open-jobs", c.Limits.OpenJobs, 1},
+		{"max-store-bytes", c.Limits.StoreBytes, 0}, {"max-line-bytes", int64(c.Limits.BatchLineBytes), 1024},
+	} {
+		if l.got < l.min {
+			errs = append(errs, fmt.Errorf("--%s must be at least %d: %d given", l.flag, l.min, l.got))
+		}
+	}
+	if c.Limits.ListJobs < 1 || c.Limits.ResultsJobs < 1 || c.Limits.Waiters < 1 {
+		errs = append(errs, fmt.Errorf("limits of pages and waiters must be at least 1; the defaults are %d, %d and %d", def.ListJobs, def.ResultsJobs, def.Waiters))
+	}
+	return errors.Join(errs...)
+}
+
+// rule says a validation rule in words.
+func rule(tag, param string) string {
+	switch tag {
+	case "required":
+		return "must not be empty"
+	case "min":
+		return "must be at least " + param
+	case "max":
+		return "must be at most " + param
+	case "hostname_rfc1123":
+		return "must be letters, digits and hyphens"
+	}
+	return strings.TrimSpace("must satisfy " + tag + " " + param)
+}

@@ -1,0 +1,19 @@
+// Package e2e drives the real binary over real sockets: packaging, signals,
+// kill -9, full and failing disks, power loss, input that is meant to break a
+// parser. What can be shown in one process is shown beside the code; what is
+// here needs a process that can die.
+//
+// TestMain builds the binary once. Every node listens on loopback only and
+// dies with the test. Each wait is a poll with a deadline, and a test that
+// fails prints what its nodes logged.
+//
+// Some tests need root, strace or loop devices, and skip with the reason where
+// they are missing. The environment changes what runs:
+//
+//	WORKMANAGER_E2E_RACE=1        the binary is built with the race detector
+//	WORKMANAGER_E2E_ROUNDS=15     rounds of the kill -9 loop
+//	WORKMANAGER_E2E_LINES=200000  lines of a large batch
+//	WORKMANAGER_E2E_BATCHES=4     batches of each shape in the batch loop
+//	WORKMANAGER_E2E_SEED=1        of the random choices; printed by each test that makes some
+//	WORKMANAGER_E2E_SKIP=fail     a skip is a failure
+package e2e

@@ -1,0 +1,120 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"workmanager/jobs"
+	"workmanager/jobs/store"
+	"workmanager/web"
+)
+
+// Parts are what a node takes from its surroundings. The zero value is a real
+// clock and a silent log.
+type Parts struct {
+	Now func() time.Time
+	Log *slog.Logger
+	// StoreDSN is appended to the database's data source name; tests put a
+	// failing file system below it.
+	StoreDSN string
+}
+
+// Node is one node: a store, a queue, an API and the workers in this process.
+type Node struct {
+	cfg      Config
+	log      *slog.Logger
+	now      func() time.Time
+	store    *store.Store
+	queue    *Queue
+	api      *web.Server
+	server   *http.Server
+	listener net.Listener
+}
+
+// New opens the store and the listener of a node and wires its parts. It
+// starts nothing: Run does, and closes what New opened.
+func New(cfg Config, parts Parts) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if parts.Now == nil {
+		parts.Now = time.Now
+	}
+	if parts.Log == nil {
+		parts.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &Node{cfg: cfg, log: parts.Log, now: parts.Now}
+	watcher := &hook{}
+	st, err := store.Open(context.Background(), cfg.DataDir, store.Options{
+		Node: cfg.Name, Now: parts.Now, Limits: cfg.Limits, Log: parts.Log, DSN: parts.StoreDSN, OnCommit: watcher.committed,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.store = st
+	spill := filepath.Join(cfg.DataDir, "tmp")
+	if err := errors.Join(os.RemoveAll(spill), os.MkdirAll(spill, 0o700)); err != nil {
+		return nil, errors.Join(fmt.Errorf("make folder for replies: %w", err), st.Close())
+	}
+	n.queue = newQueue(cfg, st, parts.Now, parts.Log, newCache(cfg.CacheEntries))
+	watcher.watch = &n.queue.watch
+	n.api = web.New(web.Config{
+		Queue: n.queue, Reader: n.queue,
+		Status: &status{cfg: cfg, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now},
+		NewID:  n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
+	})
+	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
+	web.Tune(n.server)
+	if n.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", cfg.Listen, err), st.Close())
+	}
+	return n, nil
+}
+
+// hook passes commits on to the watch, which is made after the store.
+type hook struct{ watch *watch }
+
+func (h *hook) committed(changed []jobs.Changed) { h.watch.committed(changed) }
+
+// newID makes a job's ID: from its Idempotency-Key, or a fresh one.
+func (n *Node) newID(key string) (jobs.ID, error) {
+	if key != "" {
+		return jobs.KeyID("", "", key), nil // one cluster, one tenant, until there are tokens
+	}
+	return jobs.NewID(n.now(), rand.Reader)
+}
+
+// Addr returns the address the API listens on.
+func (n *Node) Addr() string { return n.listener.Addr().String() }
+
+// Handler returns the API. It serves while Run runs.
+func (n *Node) Handler() http.Handler { return n.api }
+
+// Queue returns the node's queue.
+func (n *Node) Queue() *Queue { return n.queue }
+
+// Version returns the release, or the revision it was built from.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return "devel-" + s.Value[:12]
+		}
+	}
+	return "devel"
+}

@@ -1,0 +1,120 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"workmanager/jobs"
+	"workmanager/jobs/store"
+)
+
+// Report takes what a worker says of its leases. See worker.Source. A right
+// value is taken from anyone at any time; whether a lease stands decides only
+// who may fail a job, renew a lease or hand it back.
+func (q *Queue) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error) {
+	verdicts := make([]jobs.Verdict, len(batch))
+	facts, of := q.take(w, batch, verdicts)
+	if len(facts) == 0 {
+		return verdicts, nil
+	}
+	effects, err := q.store.Apply(ctx, facts)
+	if err != nil {
+		return nil, fmt.Errorf("store what worker %s reported: %w", w.Name, err)
+	}
+	q.settle(batch, effects, of, verdicts)
+	return verdicts, nil
+}
+
+// take enters the reports into the table and returns the facts that must be
+// made durable, and which report each came from.
+func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict) ([]store.Fact, []int) {
+	var facts []store.Fact
+	var of []int
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.now()
+	q.saw(now, w)
+	for i := range batch {
+		r := &batch[i]
+		before := q.table.Done(r.ID)
+		attempts := q.table.Attempts(r.ID)
+		var apply func(jobs.Job, store.Clock) (jobs.Job, bool)
+		switch r.Kind {
+		case jobs.ReportValue:
+			apply = func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
+				j.Attempts = max(j.Attempts, attempts)
+				return j.Complete(r.Progress.Value, at())
+			}
+		case jobs.ReportFailure:
+			if !q.table.Holds(r.LeaseRef) {
+				verdicts[i] = jobs.Lost
+				continue
+			}
+			apply = func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
+				j.Attempts = max(j.Attempts, attempts)
+				return j.Fail(r.Err, at())
+			}
+		default:
+			if !q.table.Renew(now, r.LeaseRef, r.Progress, r.Rate) {
+				verdicts[i] = jobs.Lost
+				continue
+			}
+			if done := q.table.Done(r.ID); done > before {
+				q.meter.iterations.Add(done - before)
+			}
+			interval := q.checkpoint
+			if r.Kind == jobs.ReportHandBack {
+				interval = 0
+			}
+			p, due := q.table.Due(now, r.LeaseRef, interval)
+			if r.Kind == jobs.ReportHandBack {
+				q.table.HandBack(r.LeaseRef)
+				q.available(1)
+			}
+			if !due {
+				continue
+			}
+			apply = func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
+				j.Attempts = max(j.Attempts, attempts)
+				return j.Advance(p)
+			}
+		}
+		facts = append(facts, store.Fact{ID: r.ID, Apply: apply})
+		of = append(of, i)
+	}
+	return facts, of
+}
+
+// settle turns what the store made of the facts into verdicts. A job that has
+// ended leaves the table.
+func (q *Queue) settle(batch []jobs.Report, effects []store.Effect, of []int, verdicts []jobs.Verdict) {
+	done := 0
+	q.mu.Lock()
+	for n, e := range effects {
+		r := &batch[of[n]]
+		switch {
+		case !e.Found:
+			verdicts[of[n]] = jobs.Lost
+			q.table.Remove(r.ID)
+		case e.Job.Rank == jobs.Cancelled || e.Job.Purged:
+			verdicts[of[n]] = jobs.Withdrawn
+			q.table.Remove(r.ID)
+		case e.Job.Ended():
+			if e.Changed && e.Job.Rank == jobs.Completed {
+				done++
+				q.meter.iterations.Add(e.Job.Iterations - max(q.table.Done(r.ID), 1))
+			}
+			q.table.Remove(r.ID)
+		}
+	}
+	q.mu.Unlock()
+	q.meter.completed.Add(int64(done))
+	for n, e := range effects {
+		r := &batch[of[n]]
+		q.cache.put(e.Job)
+		if r.Kind == jobs.ReportValue && e.Found && !e.Changed && e.Job.Rank == jobs.Completed && !e.Job.Purged && e.Job.Result != r.Progress.Value {
+			q.alarms.Add(1)
+			q.log.Error("two different values for one job: the first is kept, one of the workers is broken", "job", e.Job.ID)
+		}
+	}
+}

@@ -1,0 +1,232 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime"
+	"time"
+
+	"workmanager/jobs/worker"
+)
+
+const (
+	// stepInterval is how often leases are looked at for their deadlines.
+	stepInterval = 100 * time.Millisecond
+	// retentionEvery is how often ended jobs are looked at for their age, and
+	// more often where retention is short.
+	retentionEvery = time.Minute
+	// heartbeat is how often the worker in this process renews and reports
+	// progress; it has no deadline to meet, only a bar to move.
+	heartbeat = 500 * time.Millisecond
+	// The bounds of the steps of a shutdown, in all under five seconds.
+	drainTimeout  = 2500 * time.Millisecond
+	serverTimeout = 1500 * time.Millisecond
+)
+
+// Tune lets the computing threads of cfg run beside the rest of the process:
+// without it each would hold one of the scheduler's places that a request
+// waits for. It changes the whole process; call it once, before Run.
+func Tune(cfg Config) {
+	if cores := cfg.Cores(); cores > 0 {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + cores)
+	}
+}
+
+// Run serves until ctx is done, shuts down in the order of the package comment
+// and returns nil. It returns an error if a part fails: the disk first of all,
+// since a file that could not be written is not to be trusted. It may be
+// called once.
+func (n *Node) Run(ctx context.Context) error {
+	defer n.listener.Close() //nolint:errcheck // the server has closed it
+	serve, stopServe := context.WithCancel(ctx)
+	defer stopServe()
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	write, stopWrite := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWrite()
+
+	// A part that ends before it was told to brings the others down.
+	var errs []error
+	fail := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+		stopServe()
+	}
+	writer := start(func() error { return n.store.Run(write) })
+	loops := start(func() error { return errors.Join(n.loop(work)) })
+	keep := start(func() error { return n.retain(work) })
+	computing := start(func() error { return n.compute(work) })
+	api := start(func() error {
+		if err := n.server.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve the API: %w", err)
+		}
+		return nil
+	})
+	n.log.Info("node runs", "node", n.cfg.Name, "listen", n.Addr(), "data", n.cfg.DataDir, "workers", n.cfg.Cores())
+
+	select {
+	case <-serve.Done():
+	case <-writer.done:
+	case <-loops.done:
+	case <-keep.done:
+	case <-api.done:
+	}
+	stopServe()
+
+	// From the outside in: clients first, so that nothing new comes in.
+	n.api.Stop()
+	n.queue.stop()
+	stopWork()
+	for _, p := range []*part{computing, loops, keep} {
+		if !p.wait(drainTimeout) {
+			fail(errors.New("a part did not stop in time"))
+		}
+		fail(p.err())
+	}
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), serverTimeout)
+	if err := n.server.Shutdown(bounded); err != nil {
+		_ = n.server.Close() // what is still open had its time
+	}
+	cancel()
+	api.wait(drainTimeout)
+	fail(api.err())
+	stopWrite()
+	if !writer.wait(drainTimeout) {
+		return errors.Join(append(errs, errors.New("the disk did not take the last writes in time"))...)
+	}
+	fail(writer.err())
+	fail(n.store.Close())
+	if len(errs) == 0 {
+		n.log.Info("node stopped", "node", n.cfg.Name)
+	}
+	return errors.Join(errs...)
+}
+
+// part is one goroutine and what it returned.
+type part struct {
+	done chan struct{}
+	out  error // set before done is closed
+}
+
+func start(f func() error) *part {
+	p := &part{done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		p.out = f()
+	}()
+	return p
+}
+
+// wait reports whether the part has ended within the time.
+func (p *part) wait(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-p.done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// err returns what the part returned, nil while it runs.
+func (p *part) err() error {
+	select {
+	case <-p.done:
+		return p.out
+	default:
+		return nil
+	}
+}
+
+// loop steps the queue: leases expire, the window is filled, rates are taken.
+func (n *Node) loop(ctx context.Context) error {
+	tick := time.NewTicker(stepInterval)
+	defer tick.Stop()
+	var sampled time.Time
+	n.queue.wantPage()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.queue.refill:
+			err = n.queue.fillWindow(ctx)
+		case <-tick.C:
+			now := n.now()
+			if now.Sub(sampled) >= time.Second || now.Before(sampled) {
+				sampled = now
+				n.queue.meter.tick(now)
+			}
+			err = n.queue.step(ctx, now)
+		}
+		if err != nil && ctx.Err() == nil {
+			if n.store.Err() != nil {
+				return nil // the writer tells why
+			}
+			n.log.Warn("queue step failed, will be tried again", "err", err)
+		}
+	}
+}
+
+// retain warms the cache with the newest results and then deletes, at its
+// pace, what ended before the retention.
+func (n *Node) retain(ctx context.Context) error {
+	if err := n.warm(ctx); err != nil && ctx.Err() == nil {
+		n.log.Warn("cache starts cold", "err", err)
+	}
+	tick := time.NewTicker(min(retentionEvery, max(n.cfg.Retention/4, time.Second/4)))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := n.expire(ctx); err != nil && ctx.Err() == nil && n.store.Err() == nil {
+			n.log.Warn("retention failed, will be tried again", "err", err)
+		}
+	}
+}
+
+// expire deletes in slices until nothing is left that is old enough.
+func (n *Node) expire(ctx context.Context) error {
+	total := 0
+	for ctx.Err() == nil {
+		dropped, err := n.store.Expire(ctx, n.now().Add(-n.cfg.Retention))
+		if err != nil {
+			return err
+		}
+		if dropped == 0 {
+			break
+		}
+		total += dropped
+	}
+	if total > 0 {
+		n.log.Info("retention dropped ended jobs", "jobs", total, "retention", n.cfg.Retention)
+	}
+	return nil
+}
+
+// warm puts the newest results into the cache.
+func (n *Node) warm(ctx context.Context) error {
+	if n.cfg.CacheEntries == 0 {
+		return nil
+	}
+	return n.store.Recent(ctx, n.cfg.CacheEntries, n.queue.cache.put)
+}
+
+// compute runs the worker of this process, if it has one.
+func (n *Node) compute(ctx context.Context) error {
+	cores := n.cfg.Cores()
+	if cores == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	return worker.Run(ctx, worker.Config{
+		Name: n.cfg.Name, Cores: cores, HeartbeatInterval: heartbeat, Nice: true, Log: n.log, Now: n.now,
+	}, n.queue)
+}
