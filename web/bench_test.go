@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"workmanager/web"
 )
@@ -20,6 +21,9 @@ type nowhere struct{ h http.Header }
 func (n nowhere) Header() http.Header         { return n.h }
 func (n nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func (n nowhere) WriteHeader(int)             {}
+
+func (n nowhere) SetReadDeadline(time.Time) error  { return nil }
+func (n nowhere) SetWriteDeadline(time.Time) error { return nil }
 
 // BenchmarkEnqueue is what our code costs a small job, without net/http's
 // reading and writing and without the queue.

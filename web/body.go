@@ -35,19 +35,39 @@ var (
 	largeBuffers = sync.Pool{New: func() any { return new([largeRead]byte) }}
 )
 
-// buffer returns memory to read r's body through, by what is known of its
-// length, and how to give it back.
-func (s *Server) buffer(r *http.Request) (buf []byte, release func(), err error) {
+// buffer is memory to read a body through.
+type buffer struct {
+	s     *Server
+	small *[smallBody]byte
+	large *[largeRead]byte
+}
+
+// buffer returns memory that fits what is known of the length of r's body.
+func (s *Server) buffer(r *http.Request) (buffer, error) {
 	if r.ContentLength >= 0 && r.ContentLength <= smallBody {
-		b := smallBuffers.Get().(*[smallBody]byte)
-		return b[:], func() { smallBuffers.Put(b) }, nil
+		return buffer{s: s, small: smallBuffers.Get().(*[smallBody]byte)}, nil
 	}
 	if s.largeBodies.Add(1) > maxLargeBodies {
 		s.largeBodies.Add(-1)
-		return nil, nil, jobs.Errorf(jobs.CodeBusy, "%d large bodies are coming in already", maxLargeBodies).Retry(busyRetry)
+		return buffer{}, jobs.Errorf(jobs.CodeBusy, "%d large bodies are coming in already", maxLargeBodies).Retry(busyRetry)
 	}
-	b := largeBuffers.Get().(*[largeRead]byte)
-	return b[:], func() { s.largeBodies.Add(-1); largeBuffers.Put(b) }, nil
+	return buffer{s: s, large: largeBuffers.Get().(*[largeRead]byte)}, nil
+}
+
+func (b buffer) bytes() []byte {
+	if b.small != nil {
+		return b.small[:]
+	}
+	return b.large[:]
+}
+
+func (b buffer) release() {
+	if b.small != nil {
+		smallBuffers.Put(b.small)
+		return
+	}
+	b.s.largeBodies.Add(-1)
+	largeBuffers.Put(b.large)
 }
 
 // body reads a request's body under its limit and its deadlines. Every error
@@ -151,12 +171,11 @@ func (b *body) close() {
 		return
 	}
 	var end time.Time
-	now := time.Now()
 	if b.err != io.EOF {
-		end = now.Add(drainTimeout)
+		end = time.Now().Add(drainTimeout)
 	}
-	if now.Sub(b.started) > replyTimeout {
-		_ = b.rc.SetWriteDeadline(now.Add(serverTimeout)) // the one set at the start may be near
+	if b.n > smallBody && time.Since(b.started) > replyTimeout {
+		_ = b.rc.SetWriteDeadline(time.Now().Add(serverTimeout)) // the one set at the start may be near
 	}
 	_ = b.rc.SetReadDeadline(end) // not supported in tests without a connection
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"workmanager/jobs"
+	"workmanager/web/api"
 )
 
 // How often a stream says what.
@@ -105,7 +106,7 @@ func (h *hub) poll() (snapshot []byte) {
 		h.s.log.Warn("no status for the event streams", "err", err)
 		return nil
 	}
-	return event("status", st)
+	return event(api.EventStatus, st)
 }
 
 // event returns one server-sent event with v as JSON.
@@ -120,11 +121,6 @@ func event(name string, v any) []byte {
 	b = append(b, "\ndata: "...)
 	b = append(b, bytes.TrimRight(data, "\n")...)
 	return append(b, "\n\n"...)
-}
-
-// gone is the event for a watched job that this node does not know.
-type gone struct {
-	ID string `json:"id"`
 }
 
 // watched is one job of a stream and the event sent last for it.
@@ -211,9 +207,9 @@ func (s *Server) changed(ctx context.Context, list []watched) []byte {
 		var e []byte
 		switch v, err := s.cfg.Reader.Job(ctx, j.id, 0); {
 		case err == nil:
-			e = event("job", jobOf(v))
+			e = event(api.EventJob, jobOf(v))
 		case jobs.CodeOf(err) == jobs.CodeNotFound:
-			e = event("gone", gone{ID: j.id.String()})
+			e = event(api.EventGone, api.Gone{ID: j.id.String()})
 		default:
 			continue // the next look may tell
 		}

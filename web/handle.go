@@ -91,12 +91,11 @@ func (s *Server) reply(w http.ResponseWriter, r *http.Request, resp any) error {
 
 // Header values made once. net/http reads them and changes nothing.
 var (
-	headerJSON       = []string{"application/json"}
-	headerNoStore    = []string{"no-store"}
-	headerBoth       = []string{jobs.Durability{Both: true}.String()}
-	headerLocal      = []string{jobs.Durability{}.String()}
-	headerNDJSON     = []string{"application/x-ndjson"}
-	headerEvents     = []string{"text/event-stream"}
-	headerNoBuffer   = []string{"no"}
-	headerCloseAfter = []string{"close"}
+	headerJSON     = []string{"application/json"}
+	headerNoStore  = []string{"no-store"}
+	headerBoth     = []string{jobs.Durability{Both: true}.String()}
+	headerLocal    = []string{jobs.Durability{}.String()}
+	headerNDJSON   = []string{"application/x-ndjson"}
+	headerEvents   = []string{"text/event-stream"}
+	headerNoBuffer = []string{"no"}
 )

@@ -104,7 +104,7 @@ func Tune(srv *http.Server) {
 type response struct {
 	http.ResponseWriter
 	status int
-	start  time.Time
+	start  time.Time // zero where no line is written
 }
 
 var responses = sync.Pool{New: func() any { return new(response) }}
@@ -132,11 +132,14 @@ func (w *response) Write(p []byte) (int, error) {
 // only: the stack goes to the log, the client gets a 500 that names it.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := responses.Get().(*response)
-	*w = response{ResponseWriter: rw, start: time.Now()}
+	*w = response{ResponseWriter: rw}
+	if s.log.Enabled(r.Context(), slog.LevelDebug) {
+		w.start = time.Now()
+	}
 	defer s.finish(w, r)
 
 	if srv, ok := r.Context().Value(http.ServerContextKey).(*http.Server); !ok || srv.WriteTimeout <= 0 {
-		_ = http.NewResponseController(rw).SetWriteDeadline(w.start.Add(serverTimeout)) // not supported in tests without a connection
+		_ = http.NewResponseController(rw).SetWriteDeadline(time.Now().Add(serverTimeout)) // not supported in tests without a connection
 	}
 	if err := s.origin.Check(r); err != nil {
 		s.fail(w, r, jobs.Errorf(jobs.CodeForbidden, "the request comes from a page of another origin"))
@@ -159,7 +162,7 @@ func (s *Server) finish(w *response, r *http.Request) {
 		w.Header().Set(api.HeaderRequestID, id)
 		s.fail(w, r, jobs.Errorf(jobs.CodeInternal, "internal error"))
 	}
-	if s.log.Enabled(r.Context(), slog.LevelDebug) {
+	if !w.start.IsZero() {
 		s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", w.status, "took", time.Since(w.start))
 	}
 	w.ResponseWriter = nil

@@ -35,29 +35,29 @@ func (s *Server) readData(w http.ResponseWriter, r *http.Request, k *sink, idle 
 	if f == formJSON {
 		return s.readJSON(b, r, &jsonScan{data: b64{k: k}})
 	}
-	buf, release, err := s.buffer(r)
+	buf, err := s.buffer(r)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer buf.release()
 	switch f {
 	case formMultipart:
-		return readMultipart(b, boundary, k, buf)
+		return readMultipart(b, boundary, k, buf.bytes())
 	case formURL:
-		return readURL(b, k, buf)
+		return readURL(b, k, buf.bytes())
 	}
-	return readRaw(b, k, buf)
+	return readRaw(b, k, buf.bytes())
 }
 
 // readJSON reads b through sc.
 func (s *Server) readJSON(b *body, r *http.Request, sc *jsonScan) error {
-	buf, release, err := s.buffer(r)
+	buf, err := s.buffer(r)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer buf.release()
 	defer sc.data.release()
-	return pump(b, buf, 0, sc)
+	return pump(b, buf.bytes(), 0, sc)
 }
 
 // dataOnly reads what PUT /enqueue takes: the parameters from the query and the

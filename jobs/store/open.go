@@ -76,8 +76,9 @@ type Store struct {
 	scrubbed  int64        // purges up to here have left nothing
 
 	counts    atomic.Pointer[jobs.Counts]
-	committed atomic.Int64 // head lseq
-	results   atomic.Int64 // head rseq
+	homes     atomic.Pointer[[]string] // of all rows, sorted
+	committed atomic.Int64             // head lseq
+	results   atomic.Int64             // head rseq
 }
 
 // processOnce makes SQLite's settings of the whole process, before the first

@@ -1,10 +1,13 @@
 package store
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
 	"fmt"
+	"slices"
 
 	"workmanager/jobs"
 )
@@ -14,16 +17,32 @@ const consumeSlice = 1000
 
 const newestSQL = `
 SELECT id, result, iterations, done_at FROM jobs
-WHERE rank = 3 AND pulled = 0 AND purged = 0 ORDER BY done_at DESC, id DESC LIMIT ?`
+WHERE rank = 3 AND pulled = 0 AND purged = 0 AND home = ? ORDER BY done_at DESC, id DESC LIMIT ?`
 
-// Newest returns up to top results, the newest first, without those that were
-// consumed or purged.
+// Newest returns up to top results of every home, the newest first, without
+// those that were consumed or purged.
 func (s *Store) Newest(ctx context.Context, top int) ([]jobs.Result, error) {
-	rows, err := s.query(ctx, newestSQL, top)
-	if err != nil {
-		return nil, s.readError("read newest results", err)
+	if err := s.Err(); err != nil {
+		return nil, err
 	}
-	return scanResults(s, rows)
+	out := []jobs.Result{}
+	for _, home := range *s.homes.Load() { // one or two: each is read along its index
+		rows, err := s.query(ctx, newestSQL, home, top)
+		if err != nil {
+			return nil, s.readError("read newest results", err)
+		}
+		newest, err := scanResults(s, rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, newest...)
+	}
+	if len(*s.homes.Load()) > 1 {
+		slices.SortFunc(out, func(a, b jobs.Result) int {
+			return cmp.Or(b.DoneAt.Compare(a.DoneAt), bytes.Compare(b.ID[:], a.ID[:]))
+		})
+	}
+	return out[:min(len(out), top)], nil
 }
 
 func scanResults(s *Store, rows *sql.Rows) ([]jobs.Result, error) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"workmanager/jobs"
@@ -329,6 +331,10 @@ func (w *writer) emptyLog(ctx context.Context) {
 // publish makes the committed heads and counts visible to readers.
 func (s *Store) publish() {
 	var sum jobs.Counts
+	if homes := s.homes.Load(); homes == nil || len(*homes) != len(s.w.counts) {
+		fresh := slices.Sorted(maps.Keys(s.w.counts))
+		s.homes.Store(&fresh)
+	}
 	for _, c := range s.w.counts {
 		sum.Open += c.Open
 		sum.Failed += c.Failed

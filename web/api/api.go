@@ -187,3 +187,16 @@ type Instance struct {
 type Health struct {
 	Status string `json:"status"` // ok
 }
+
+// Names of the events of GET /v1/events. A status carries a Status, a job a
+// Job, and gone a Gone.
+const (
+	EventStatus = "status"
+	EventJob    = "job"
+	EventGone   = "gone"
+)
+
+// Gone says that a watched job is not, or no longer, known here.
+type Gone struct {
+	ID string `json:"id"`
+}

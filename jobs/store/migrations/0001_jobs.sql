@@ -54,9 +54,9 @@ CREATE TABLE jobs (
 
 CREATE UNIQUE INDEX jobs_feed    ON jobs (lseq);
 CREATE        INDEX jobs_open    ON jobs (home, priority DESC, created_at) WHERE rank = 0;
-CREATE        INDEX jobs_created ON jobs (created_at, rhash);
+CREATE        INDEX jobs_created ON jobs (created_at);
 CREATE        INDEX jobs_ended   ON jobs (rank, created_at) WHERE rank IN (1, 2);
-CREATE        INDEX jobs_pull    ON jobs (done_at) WHERE rank = 3 AND pulled = 0 AND purged = 0;
+CREATE        INDEX jobs_pull    ON jobs (home, done_at) WHERE rank = 3 AND pulled = 0 AND purged = 0;
 CREATE UNIQUE INDEX jobs_results ON jobs (rseq) WHERE rseq IS NOT NULL;
 
 -- How many jobs a home has in each rank, kept by the transactions that change
