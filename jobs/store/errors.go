@@ -21,6 +21,10 @@ const (
 	codeIOErrShmSize = 19<<8 | codeIOErr // the -shm file could not grow: no room
 )
 
+// errFailed is what callers are told after a fatal error; what it was stands
+// behind it, for the log.
+var errFailed = jobs.Errorf(jobs.CodeUnavailable, "the disk failed or the database is damaged: this node stops, use another").Retry(retryFull)
+
 // ErrInUse says that another process has the data directory.
 var ErrInUse = errors.New("data directory is in use")
 
@@ -55,7 +59,7 @@ func explain(doing string, err error) error {
 	case code&0xff == codeFull || code == codeIOErrShmSize:
 		return jobs.Errorf(jobs.CodeDiskFull, "the disk is full: nothing was written; free some space, reads go on meanwhile").Retry(retryFull)
 	case fatal(err):
-		return fmt.Errorf("%s: the disk failed or the database is damaged: %w", doing, err)
+		return fmt.Errorf("%s: %w: %w", doing, errFailed, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }

@@ -173,8 +173,8 @@ func TestFailedSyncStopsRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken.Store(true)
-	if _, err := s.Enqueue(t.Context(), work(t, 3, 2)); err == nil || jobs.CodeOf(err) != jobs.CodeInternal {
-		t.Errorf("Enqueue() with a failing fsync = %v, want an internal error", err)
+	if _, err := s.Enqueue(t.Context(), work(t, 3, 2)); jobs.CodeOf(err) != jobs.CodeUnavailable {
+		t.Errorf("Enqueue() with a failing fsync = %v, want CodeUnavailable", err)
 	}
 	if err := <-ran; err == nil || !strings.Contains(err.Error(), "disk") {
 		t.Errorf("Run() = %v, want an error that names the disk", err)

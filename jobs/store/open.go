@@ -147,6 +147,10 @@ func (s *Store) open(ctx context.Context) error {
 			return fmt.Errorf("open database: %w", err)
 		}
 	}
+	version, err := s.inspect(ctx, path)
+	if err != nil {
+		return err
+	}
 	db, err := sql.Open("sqlite", s.dsn(path, "&_txlock=immediate"))
 	if err != nil {
 		return fmt.Errorf("open database: %w", err)
@@ -158,7 +162,7 @@ func (s *Store) open(ctx context.Context) error {
 		return damaged(path, err)
 	}
 	s.w = writer{s: s, db: db, conn: conn, cache: make(map[jobs.ID]row)}
-	if err := s.w.start(ctx, path); err != nil {
+	if err := s.w.start(ctx, path, version); err != nil {
 		return err
 	}
 	if s.read, err = sql.Open("sqlite", s.dsn(path, "&mode=ro&_pragma=query_only(1)&_pragma=cache_size(-8192)")); err != nil {
@@ -197,8 +201,50 @@ func damaged(path string, err error) error {
 	return fmt.Errorf("open database %s: %w", path, err)
 }
 
-// start checks the file, migrates it, reads the heads and commits the boot.
-func (w *writer) start(ctx context.Context, path string) error {
+// inspect returns the schema of what is at path, 0 if that is empty. It refuses
+// a newer schema and, after an unclean stop, a file that does not pass SQLite's
+// check. It only reads: a connection that may write would move the log into a
+// database that is refused.
+func (s *Store) inspect(ctx context.Context, path string) (version int, err error) {
+	if size(s.dir, fileName) == 0 {
+		return 0, nil
+	}
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)"+s.opt.DSN)
+	if err != nil {
+		return 0, fmt.Errorf("open database: %w", err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	ask := func(query string, to any) {
+		if err == nil {
+			err = db.QueryRowContext(ctx, query).Scan(to)
+		}
+	}
+	var tables, clean int
+	ask("PRAGMA user_version", &version)
+	ask("SELECT count(*) FROM sqlite_schema", &tables)
+	if err != nil {
+		return 0, damaged(path, err)
+	}
+	if version > len(migrations) {
+		return 0, fmt.Errorf("database %s has schema %d, this release knows up to %d: start the newer release that wrote it, or restore an older backup", path, version, len(migrations))
+	}
+	if version == 0 {
+		return 0, nil
+	}
+	said := "ok"
+	ask("SELECT coalesce((SELECT v FROM meta WHERE k = 'clean'), 0)", &clean) // absent: killed before its first boot
+	if clean == 0 {
+		ask("PRAGMA quick_check(1)", &said)
+	}
+	if err == nil && said != "ok" {
+		err = fmt.Errorf("%w: %s", errCheck, said)
+	}
+	return version, damaged(path, err)
+}
+
+// start migrates the file, reads the heads and commits the boot.
+func (w *writer) start(ctx context.Context, path string, version int) error {
 	if sync, err := w.int(ctx, "PRAGMA synchronous"); err != nil {
 		return damaged(path, err)
 	} else if sync != 2 && w.s.opt.DSN == "" {
@@ -210,27 +256,6 @@ func (w *writer) start(ctx context.Context, path string) error {
 	}
 	if _, err := w.conn.ExecContext(ctx, "PRAGMA wal_autocheckpoint = 0"); err != nil { // see checkpoint
 		return damaged(path, err)
-	}
-	version, err := w.int(ctx, "PRAGMA user_version")
-	if err != nil {
-		return damaged(path, err)
-	}
-	if version > len(migrations) {
-		return fmt.Errorf("database %s has schema %d, this release knows up to %d: start the newer release that wrote it, or restore an older backup", path, version, len(migrations))
-	}
-	if version > 0 {
-		clean, err := w.int(ctx, "SELECT coalesce((SELECT v FROM meta WHERE k = 'clean'), 0)") // absent: killed before its first boot
-		if err != nil {
-			return damaged(path, err)
-		}
-		if clean == 0 {
-			var said string
-			if err := w.conn.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&said); err != nil {
-				return damaged(path, err)
-			} else if said != "ok" {
-				return damaged(path, fmt.Errorf("%w: %s", errCheck, said))
-			}
-		}
 	}
 	for _, step := range []func(context.Context) error{
 		func(ctx context.Context) error { return w.migrate(ctx, version) }, w.prepare, w.load, w.newBoot,
@@ -320,6 +345,9 @@ func (s *Store) closeFiles() error {
 	}
 	if s.read != nil {
 		errs = append(errs, s.read.Close())
+	}
+	for _, stmt := range s.w.prepared {
+		errs = append(errs, stmt.Close())
 	}
 	if s.w.conn != nil {
 		errs = append(errs, s.w.conn.Close())

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
-	"fmt"
 	"slices"
 
 	"workmanager/jobs"
@@ -185,7 +184,7 @@ func (s *Store) readError(doing string, err error) error {
 		return err
 	}
 	if fatal(err) {
-		s.fail(fmt.Errorf("%s: the disk failed or the database is damaged: %w", doing, err))
+		s.fail(explain(doing, err))
 	}
 	return explain(doing, err)
 }

@@ -92,6 +92,7 @@ func (w *writer) prepare(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", p.sql, err)
 		}
 		*p.to = stmt
+		w.prepared = append(w.prepared, stmt)
 	}
 	return nil
 }

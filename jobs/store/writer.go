@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"time"
 
@@ -62,6 +63,7 @@ type writer struct {
 	begin, commit, rollback *sql.Stmt
 	logSize, moveLog        *sql.Stmt
 	stmts                   statements
+	prepared                []*sql.Stmt // all of them
 }
 
 // counts is one row of the counts table.
@@ -80,6 +82,7 @@ func (s *Store) Run(ctx context.Context) error {
 	for {
 		select {
 		case o := <-s.ops:
+			runtime.Gosched() // those who are about to write get to it first: fewer, larger commits, and no wait where there are none
 			batch = s.fill(append(batch[:0], o))
 			s.commitBatch(batch)
 			clear(batch)

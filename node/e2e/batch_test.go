@@ -224,7 +224,7 @@ func TestBatch(t *testing.T) {
 			for _, s := range shapes {
 				for i := range times {
 					name := fmt.Sprintf("%s/%d", s.name, i)
-					n.within(name, func() error { return s.send(n, name, 5000) })
+					n.within(name, func() error { return s.send(n, name, 2000) })
 				}
 			}
 			n.within("all at once", func() error {
@@ -234,7 +234,7 @@ func TestBatch(t *testing.T) {
 					for _, s := range shapes {
 						wg.Go(func() {
 							name := fmt.Sprintf("at once/%s/%d", s.name, i)
-							if err := s.send(n, name, 5000); err != nil {
+							if err := s.send(n, name, 2000); err != nil {
 								errs <- fmt.Errorf("%s: %w", name, err)
 							}
 						})

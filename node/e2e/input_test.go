@@ -186,6 +186,9 @@ func TestTooLarge(t *testing.T) {
 	n := start(t, t.TempDir(), nil, "--workers", "0", "--max-data-bytes", "1MiB")
 	check := func(t *testing.T, conn *raw) {
 		t.Helper()
+		if err := conn.conn.SetDeadline(time.Now().Add(15 * time.Second)); err != nil { // less than the node waits for a body
+			t.Fatal(err)
+		}
 		r := conn.answer()
 		if p := problem(t, r); r.status != http.StatusRequestEntityTooLarge || p.Code != "too_large" || !strings.Contains(p.Detail, "1048576") {
 			t.Errorf("got %v, want 413 that names the limit", r)

@@ -195,11 +195,11 @@ func TestCache(t *testing.T) {
 	n.stop()
 
 	n = start(t, dir, nil, "--workers", "1", "--cache", "0")
-	n.idle(60 * time.Second)
+	n.completed(n.enqueue("work done twice", iterations), want) // so that a cache would know it
 	if got := again(n); got == "completed" {
 		t.Errorf("the same work with the cache off: got %s at once", got)
 	}
-	n.completed(n.enqueue("work done twice", iterations), want)
+	n.idle(60 * time.Second)
 	if s := n.status().Cache; s.Enabled || s.Hits != 0 {
 		t.Errorf("status of the cache: got %+v, want it off", s)
 	}

@@ -28,7 +28,16 @@ type order struct {
 	keyed      bool // sent with the name as Idempotency-Key, so safe to repeat
 }
 
-func (o order) value() string { return chain(o.name, o.iterations) }
+// values are those of orders checked before: most are checked more than once.
+var values sync.Map
+
+func (o order) value() string {
+	v, ok := values.Load(o)
+	if !ok {
+		v, _ = values.LoadOrStore(o, chain(o.name, o.iterations))
+	}
+	return v.(string)
+}
 
 // ledger is what clients were promised: an order enters it after its 2xx reply
 // and never before.
@@ -265,7 +274,7 @@ type follower struct {
 // come twice.
 func (f *follower) follow(ctx context.Context, n *node, toEnd bool) {
 	here := map[string]bool{}
-	for ctx.Err() == nil && n.running() {
+	for ctx.Err() == nil && n.running() && len(f.faults) < 100 {
 		req, err := http.NewRequestWithContext(ctx, "GET", n.url("/v1/results?limit=500&wait=1s&after="+url.QueryEscape(f.cursor)), nil)
 		if err != nil {
 			f.faults = append(f.faults, err.Error())
@@ -297,8 +306,9 @@ func (f *follower) follow(ctx context.Context, n *node, toEnd bool) {
 			}
 			f.seen[r.ID] = r.Value
 		}
+		end := page.Cursor == f.cursor || len(page.Results) == 0
 		f.cursor = page.Cursor
-		if toEnd && len(page.Results) == 0 {
+		if toEnd && end {
 			return
 		}
 	}

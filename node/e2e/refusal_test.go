@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -137,6 +138,34 @@ func TestRefusesStart(t *testing.T) {
 			})
 		}
 	}
+	t.Run("damaged_page_clean_false", func(t *testing.T) { // which nothing needs at the start
+		t.Parallel()
+		dir, l := made(t, false, 150)
+		execute(t, dir, "PRAGMA wal_checkpoint(TRUNCATE)")
+		name := filepath.Join(dir, database)
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range l.acked { // the page of a row in the middle
+			if o.name != "made/75" {
+				continue
+			}
+			value, err := hex.DecodeString(o.value())
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := bytes.Index(b, value) / 4096 * 4096
+			if at <= 0 {
+				t.Fatalf("the value of %v is not in the database", o)
+			}
+			clear(b[at+8 : at+2048]) // where its rows are
+		}
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		says(t, refused(t, 1, "--data-dir", dir, "--listen", freeAddr(t)), name, "damaged", "backup")
+	})
 	t.Run("truncated", func(t *testing.T) {
 		t.Parallel()
 		dir, _ := made(t, true, 150)
