@@ -28,6 +28,7 @@ const (
 type group struct {
 	lines []groupLine
 	jobs  []jobs.Job
+	keyed bool // a line has a key of its own, which another line may have too
 }
 
 // groupLine is one line: a job of the group, or an error.
@@ -117,6 +118,12 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request) error {
 	b.spool.close()
 	if sent != nil {
 		panic(http.ErrAbortHandler) // the answer is not whole, and its end must not look so
+	}
+	if !b.body.drain() {
+		// Under full duplex net/http would read on while it waits for the next
+		// request, and panic where the rest of the body ends just then. The
+		// client cannot be told any more that its connection ends here.
+		hangUp(w)
 	}
 	return nil
 }
@@ -261,6 +268,7 @@ func (b *batchRun) take(g *group, reader *lineReader, line int64, text []byte) {
 	l, err := reader.read(text)
 	if err == nil {
 		key := l.key
+		g.keyed = g.keyed || key != ""
 		if key == "" && b.key != "" {
 			key = b.key + "/" + strconv.FormatInt(line, 10)
 		}
@@ -295,6 +303,7 @@ func (b *batchRun) hand(g *group) bool {
 		case len(b.open.lines)+len(g.lines) <= batchGroup:
 			b.open.lines = append(b.open.lines, g.lines...)
 			b.open.jobs = append(b.open.jobs, g.jobs...)
+			b.open.keyed = b.open.keyed || g.keyed
 			g.reset()
 			groups.Put(g)
 			return true
@@ -305,7 +314,7 @@ func (b *batchRun) hand(g *group) bool {
 
 func (g *group) reset() {
 	clear(g.lines) // errors are not kept alive
-	g.lines, g.jobs = g.lines[:0], g.jobs[:0]
+	g.lines, g.jobs, g.keyed = g.lines[:0], g.jobs[:0], false
 }
 
 // submit commits groups until there are no more.
@@ -326,6 +335,9 @@ func (b *batchRun) submit() {
 		turn := b.taken // the place of its replies among the groups
 		b.taken++
 		b.change.Broadcast()
+		for g.keyed && b.turn != turn && !b.lost { // of two lines with one key the first is the job
+			b.change.Wait()
+		}
 		b.mu.Unlock()
 
 		replies := b.commit(g, (*mem)[:0])
@@ -354,6 +366,10 @@ func (b *batchRun) commit(g *group, out []byte) []byte {
 		outcomes, err = b.s.cfg.Queue.Enqueue(b.ctx, g.jobs, b.ack)
 		if err == nil && len(outcomes) != len(g.jobs) {
 			err = fmt.Errorf("%d outcomes for %d jobs", len(outcomes), len(g.jobs))
+		}
+		if err != nil && jobs.CodeOf(err) == jobs.CodeInternal { // told once, not for every line
+			b.s.log.Error("a group of a batch failed", "jobs", len(g.jobs), "err", err)
+			err = jobs.Errorf(jobs.CodeInternal, "internal error")
 		}
 	}
 	next := 0

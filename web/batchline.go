@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha512"
 	"encoding/base64"
+	"errors"
 	"strconv"
 
 	"workmanager/jobs"
@@ -202,7 +203,7 @@ func appendReply(b []byte, line int64, out *jobs.Outcome) []byte {
 // appendError appends why a line was refused.
 func (s *Server) appendError(b []byte, line int64, err error) []byte {
 	p, _ := problem(err)
-	if p.Code == string(jobs.CodeInternal) {
+	if _, told := errors.AsType[*jobs.Error](err); !told {
 		s.log.Error("a line of a batch failed", "line", line, "err", err)
 	}
 	e, err := encode(api.BatchLine{Line: line, Error: &p})

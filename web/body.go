@@ -180,6 +180,18 @@ func (b *body) close() {
 	_ = b.rc.SetReadDeadline(end) // not supported in tests without a connection
 }
 
+// drain reads a little more of a body that is not wanted, so that its
+// connection can go on, and reports whether that was all of it.
+func (b *body) drain() bool {
+	b.idle, b.set = drainTimeout, time.Time{}
+	mem := lineBuffers.Get().(*[batchRead]byte)
+	defer lineBuffers.Put(mem)
+	for upto := b.n + drainBytes; b.err == nil && b.n < upto; {
+		_, _ = b.Read(mem[:]) // the error stays in b
+	}
+	return b.err == io.EOF
+}
+
 // interrupt ends a Read that waits, because the server stops.
 func (b *body) interrupt() {
 	b.mu.Lock()

@@ -122,8 +122,12 @@ func shorten(w http.ResponseWriter, r *http.Request) {
 // the connection gently: a client that still sends gets the answer, not a reset.
 // It does so when a MaxBytesReader meets its limit, and offers no other way.
 func hangUp(w http.ResponseWriter) {
-	if own, ok := w.(*response); ok {
-		w = own.ResponseWriter
+	for {
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = outer.Unwrap()
 	}
 	w.Header().Set("Connection", "close")
 	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1)) // always over

@@ -88,6 +88,8 @@ const (
 	replyTimeout  = 30 * time.Second // each write of an answer
 	streamTimeout = 5 * time.Second  // each write of an event
 	drainTimeout  = 500 * time.Millisecond
+
+	drainBytes = 4 << 20 // of a body that is not wanted
 )
 
 // Tune sets srv's timeouts to those this package counts on. Handlers push
