@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha512"
@@ -33,9 +34,9 @@ func (p *program) benchQueueCommand() *cli.Command {
 		Usage: "measure a node of this machine, on real sockets and the real disk",
 		Description: "Starts nodes as processes of their own in a temporary folder and loads them from\n" +
 			"this one, on the same cores. Each figure stands beside a bare baseline of the same\n" +
-			"run: a handler that does nothing, SQLite alone, SHA-512 alone. Takes about a minute.",
+			"run: a handler that does nothing, SQLite alone, SHA-512 alone, taken\nbefore and after each load; values are medians of three. Takes about two minutes.",
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "lasting", Usage: "`DURATION` of each load", Value: 5 * time.Second},
+			&cli.DurationFlag{Name: "lasting", Usage: "`DURATION` of each load", Value: 4 * time.Second},
 			&cli.IntFlag{Name: "connections", Usage: "`N` connections of the load", Value: 64},
 			&cli.IntFlag{Name: "jobs", Usage: "`N` jobs of each batch", Value: 200_000},
 			&cli.IntFlag{Name: "waiting", Usage: "`N` waiting jobs of the memory figures; 0 leaves them out", Value: 1_000_000},
@@ -142,56 +143,102 @@ func (p *program) benchQueue(c *cli.Context) error {
 
 func (b *queueBench) add(f figure) { b.figures = append(b.figures, f) }
 
-// node starts a node in a folder of its own.
+// node starts a node in a new folder of its own.
 func (b *queueBench) node(ctx context.Context, name string, args ...string) (*child, error) {
-	c, _, err := spawn(ctx, append([]string{"node", "--data-dir", filepath.Join(b.dir, name)}, args...)...)
+	dir, err := os.MkdirTemp(b.dir, name+"-")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder for a node: %w", err)
+	}
+	c, _, err := spawn(ctx, append([]string{"node", "--data-dir", dir}, args...)...)
 	return c, err
 }
 
 func (b *queueBench) enqueue(ctx context.Context) error {
 	body := bytes.Repeat([]byte{'x'}, 64)
-	bare, _, err := spawn(ctx, "bench", "bare")
+	var how string
+	base, got, err := b.beside(ctx,
+		func() (float64, error) {
+			bare, _, err := spawn(ctx, "bench", "bare")
+			if err != nil {
+				return 0, err
+			}
+			l, err := put(ctx, b.generator, bare.url+"/", body, b.conns, b.lasting)
+			how = fmt.Sprintf("%s, %d connections, 64 B bodies", l.Generator, b.conns)
+			return l.Rate, errors.Join(err, bare.stop())
+		},
+		func() (load, error) { return b.putTo(ctx, "enqueue", body) })
 	if err != nil {
 		return err
 	}
-	base, err := put(ctx, b.generator, bare.url+"/", body, b.conns, b.lasting)
-	if err := errors.Join(err, bare.stop()); err != nil {
-		return err
-	}
-	how := fmt.Sprintf("%s, %d connections, 64 B bodies", base.Generator, b.conns)
-	b.add(figure{Name: "bare net/http handler", Value: base.Rate, Unit: "requests/s", Note: how})
-	n, err := b.node(ctx, "enqueue", "--workers", "0")
-	if err != nil {
-		return err
-	}
-	got, err := put(ctx, b.generator, n.url+"/enqueue?iterations=1000", body, b.conns, b.lasting)
-	if err := errors.Join(err, n.stop()); err != nil {
-		return err
-	}
-	if got.Errors > 0 {
-		return fmt.Errorf("%d requests were refused", got.Errors)
-	}
-	b.add(figure{Name: "PUT /enqueue, one node", Value: got.Rate, Unit: "jobs/s", Baseline: "bare handler", Ratio: got.Rate / base.Rate,
+	b.add(figure{Name: "bare net/http handler", Value: base, Unit: "requests/s", Note: how})
+	b.add(figure{Name: "PUT /enqueue, one node", Value: got.Rate, Unit: "jobs/s", Baseline: "bare handler", Ratio: got.Rate / base,
 		Note: fmt.Sprintf("%s, p50 %s, p99 %s", how, got.P50.Round(time.Microsecond), got.P99.Round(time.Microsecond))})
 	return nil
 }
 
+// beside takes a baseline before and after each of three loads, since the
+// machine may change its pace meanwhile, and returns the medians.
+func (b *queueBench) beside(ctx context.Context, baseline func() (float64, error), measure func() (load, error)) (float64, load, error) {
+	var bases []float64
+	var loads []load
+	for i := range 4 {
+		base, err := baseline()
+		if err != nil {
+			return 0, load{}, err
+		}
+		bases = append(bases, base)
+		if i == 3 || ctx.Err() != nil {
+			break
+		}
+		l, err := measure()
+		if err != nil {
+			return 0, load{}, err
+		}
+		loads = append(loads, l)
+	}
+	slices.Sort(bases)
+	slices.SortFunc(loads, func(x, y load) int { return cmp.Compare(x.Rate, y.Rate) })
+	return (bases[(len(bases)-1)/2] + bases[len(bases)/2]) / 2, loads[len(loads)/2], ctx.Err()
+}
+
+// putTo loads a new node that computes nothing.
+func (b *queueBench) putTo(ctx context.Context, name string, body []byte) (load, error) {
+	n, err := b.node(ctx, name, "--workers", "0")
+	if err != nil {
+		return load{}, err
+	}
+	l, err := put(ctx, b.generator, n.url+"/enqueue?iterations=1000", body, b.conns, b.lasting)
+	if err := errors.Join(err, n.stop()); err != nil {
+		return load{}, err
+	}
+	if l.Errors > 0 {
+		return load{}, fmt.Errorf("%d requests were refused", l.Errors)
+	}
+	return l, nil
+}
+
 func (b *queueBench) batches(ctx context.Context) error {
-	base, err := node.BareInsert(ctx, b.dir, 1024, b.lasting)
+	base, got, err := b.beside(ctx,
+		func() (float64, error) {
+			dir, err := os.MkdirTemp(b.dir, "bare-")
+			if err != nil {
+				return 0, err
+			}
+			return node.BareInsert(ctx, dir, 1024, b.lasting/2)
+		},
+		func() (load, error) {
+			n, err := b.node(ctx, "batch", "--workers", "0")
+			if err != nil {
+				return load{}, err
+			}
+			took, err := submit(ctx, n.url, b.jobs, 1000)
+			return load{Rate: float64(b.jobs) / took.Seconds()}, errors.Join(err, n.stop())
+		})
 	if err != nil {
 		return err
 	}
 	b.add(figure{Name: "bare SQLite insert", Value: base, Unit: "rows/s", Note: "transactions of 1,024 rows, no index"})
-	n, err := b.node(ctx, "batch", "--workers", "0")
-	if err != nil {
-		return err
-	}
-	took, err := submit(ctx, n.url, b.jobs, 1000)
-	if err := errors.Join(err, n.stop()); err != nil {
-		return err
-	}
-	rate := float64(b.jobs) / took.Seconds()
-	b.add(figure{Name: "POST /v1/jobs/batch, one node", Value: rate, Unit: "jobs/s", Baseline: "bare SQLite", Ratio: rate / base,
+	b.add(figure{Name: "POST /v1/jobs/batch, one node", Value: got.Rate, Unit: "jobs/s", Baseline: "bare SQLite", Ratio: got.Rate / base,
 		Note: fmt.Sprintf("%d jobs, one connection, replies read", b.jobs)})
 	return nil
 }
@@ -250,9 +297,24 @@ func submit(ctx context.Context, url string, n int, iterations uint64) (time.Dur
 }
 
 func (b *queueBench) tiny(ctx context.Context) error {
+	var rates []float64
+	for range 3 {
+		rate, err := b.tinyOnce(ctx)
+		if err != nil {
+			return err
+		}
+		rates = append(rates, rate)
+	}
+	slices.Sort(rates)
+	b.add(figure{Name: "tiny jobs, end to end", Value: rates[1], Unit: "jobs/s",
+		Note: fmt.Sprintf("%d jobs of 2 iterations by batch, leased, computed, every result read", b.jobs)})
+	return nil
+}
+
+func (b *queueBench) tinyOnce(ctx context.Context) (float64, error) {
 	n, err := b.node(ctx, "tiny")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	begin := time.Now()
 	sent := make(chan error, 1)
@@ -262,12 +324,7 @@ func (b *queueBench) tiny(ctx context.Context) error {
 	}()
 	err = followResults(ctx, n.url, b.jobs)
 	took := time.Since(begin)
-	if err := errors.Join(err, <-sent, n.stop()); err != nil {
-		return err
-	}
-	b.add(figure{Name: "tiny jobs, end to end", Value: float64(b.jobs) / took.Seconds(), Unit: "jobs/s",
-		Note: fmt.Sprintf("%d jobs of 2 iterations by batch, leased, computed, every result read", b.jobs)})
-	return nil
+	return float64(b.jobs) / took.Seconds(), errors.Join(err, <-sent, n.stop())
 }
 
 // followResults reads results by cursor until it has n.
@@ -306,16 +363,13 @@ func getJSON(ctx context.Context, url string, to any) error {
 func (b *queueBench) large(ctx context.Context) error {
 	const size = 256 << 10
 	body := bytes.Repeat([]byte{'x'}, size)
-	base := hashRate(body, b.lasting/2)
-	b.add(figure{Name: "bare SHA-512", Value: base * size / 1e6, Unit: "MB/s", Note: fmt.Sprintf("256 KiB bodies, %d cores", runtime.NumCPU())})
-	n, err := b.node(ctx, "large", "--workers", "0")
+	base, got, err := b.beside(ctx,
+		func() (float64, error) { return hashRate(body, b.lasting/2), nil },
+		func() (load, error) { return b.putTo(ctx, "large", body) })
 	if err != nil {
 		return err
 	}
-	got, err := put(ctx, b.generator, n.url+"/enqueue?iterations=1000", body, b.conns, b.lasting)
-	if err := errors.Join(err, n.stop()); err != nil {
-		return err
-	}
+	b.add(figure{Name: "bare SHA-512", Value: base * size / 1e6, Unit: "MB/s", Note: fmt.Sprintf("256 KiB bodies, %d cores", runtime.NumCPU())})
 	b.add(figure{Name: "PUT /enqueue of 256 KiB", Value: got.Rate * size / 1e6, Unit: "MB/s", Baseline: "bare SHA-512", Ratio: got.Rate / base,
 		Note: fmt.Sprintf("%s, %d connections", got.Generator, b.conns)})
 	return nil
@@ -390,7 +444,8 @@ func (b *queueBench) backlog(ctx context.Context) error {
 	if b.waiting == 0 {
 		return nil
 	}
-	n, err := b.node(ctx, "backlog")
+	dir := filepath.Join(b.dir, "backlog")
+	n, _, err := spawn(ctx, "node", "--data-dir", dir)
 	if err != nil {
 		return err
 	}
@@ -402,7 +457,7 @@ func (b *queueBench) backlog(ctx context.Context) error {
 	if err := n.stop(); err != nil {
 		return err
 	}
-	n, up, err := spawn(ctx, "node", "--data-dir", filepath.Join(b.dir, "backlog"))
+	n, up, err := spawn(ctx, "node", "--data-dir", dir)
 	if err != nil {
 		return err
 	}
