@@ -80,6 +80,9 @@ func keyTime(key string) (uint64, bool) {
 	return ms + line>>6, true
 }
 
+// Keyed reports whether the ID was made from an Idempotency-Key.
+func (id ID) Keyed() bool { return id[6]>>4 == 8 }
+
 // ParseID reads an ID in its canonical form, upper or lower case.
 func ParseID(s string) (ID, error) {
 	if len(s) != 36 {

@@ -16,6 +16,7 @@ type cache struct {
 	index map[work]int32
 	ring  []remembered
 	next  int
+	gone  map[work]struct{} // dropped while the cache is warmed, nil otherwise
 
 	max          int
 	hits, misses atomic.Uint64
@@ -62,6 +63,9 @@ func (c *cache) put(j jobs.Job) {
 	w := work{j.V1, j.Iterations}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if _, ok := c.gone[w]; ok {
+		return
+	}
 	if _, ok := c.index[w]; ok {
 		return
 	}
@@ -85,9 +89,25 @@ func (c *cache) drop(v1 jobs.Value, iterations uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := work{v1, iterations}
+	if c.gone != nil {
+		c.gone[w] = struct{}{}
+	}
 	if i, ok := c.index[w]; ok {
 		delete(c.index, w)
 		c.ring[i] = remembered{}
+	}
+}
+
+// warming notes what is dropped from here on, so that an older view of the disk
+// does not bring it back; the function it returns ends that.
+func (c *cache) warming() func() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = map[work]struct{}{}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.gone = nil
 	}
 }
 

@@ -13,14 +13,8 @@ import (
 	"workmanager/jobs/store"
 )
 
-const (
-	// maxWindow bounds the jobs that wait in memory, about 300 bytes each; the
-	// others wait on the disk and follow in pages. Urgent ones may double it.
-	maxWindow  = 32768
-	windowPage = 4096
-	// workerGone is how long a worker that says nothing counts as alive.
-	workerGone = 15 * time.Second
-)
+// workerGone is how long a worker that says nothing counts as alive.
+const workerGone = 15 * time.Second
 
 // Queue is the store and the leases as one: what clients enqueue, workers
 // lease, and both ask. It is safe for concurrent use.
@@ -42,10 +36,7 @@ type Queue struct {
 	table   *lease.Table
 	workers map[string]*seen
 	wake    chan struct{} // closed when a job becomes available, nil if nobody waits
-	place   store.Place   // the end of the window
-	behind  bool          // open jobs may wait on the disk behind place
-	missed  uint64        // counts jobs left to the disk
-	rescan  bool          // one of them is more urgent than place
+	window  window
 
 	alarms atomic.Int64
 }
@@ -61,7 +52,8 @@ func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger
 	return &Queue{
 		node: cfg.Name, store: s, now: now, log: log, cache: c, checkpoint: cfg.CheckpointInterval,
 		stopping: make(chan struct{}), refill: make(chan struct{}, 1),
-		table: lease.New(s.Boot()), workers: map[string]*seen{}, behind: true,
+		table: lease.New(s.Boot()), workers: map[string]*seen{},
+		window: newWindow(maxWindow, windowPage),
 	}
 }
 
@@ -111,12 +103,8 @@ func (q *Queue) add(out []jobs.Outcome) {
 			done++
 			continue
 		}
-		room := maxWindow
-		if o.Job.Priority > 0 {
-			room *= 2
-		}
-		if q.table.Waiting() >= room || q.behind && o.Job.Priority == 0 {
-			q.leave(o.Job)
+		if !q.window.takes(int(o.Job.Priority), q.table.Waiting()) {
+			q.window.leave(int(o.Job.Priority))
 		} else if q.table.Add(o.Job) {
 			added++
 		}
@@ -124,14 +112,6 @@ func (q *Queue) add(out []jobs.Outcome) {
 	q.meter.enqueued.Add(int64(fresh))
 	q.meter.completed.Add(int64(done))
 	q.available(added)
-}
-
-// leave notes that an open job waits on the disk. If the window has gone past
-// its priority it is read again from the top.
-func (q *Queue) leave(j jobs.Job) {
-	q.behind = true
-	q.missed++
-	q.rescan = q.rescan || j.Priority > 0
 }
 
 // available wakes the workers that wait, if n jobs came in.
@@ -174,7 +154,7 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 	now := q.now()
 	q.saw(now, w)
 	leases := q.table.Grant(now, w.Name, c, 0) // in this process: the lease lives as long as the worker
-	if q.behind && q.table.Waiting() < maxWindow/2 {
+	if q.window.behind && q.table.Waiting() < q.window.size/2 {
 		q.wantPage()
 	}
 	if len(leases) > 0 {
@@ -194,56 +174,11 @@ func (q *Queue) saw(now time.Time, w jobs.Worker) {
 	q.workers[w.Name] = &seen{worker: w, at: now}
 }
 
+// wantPage asks the loop to fill the window.
 func (q *Queue) wantPage() {
 	select {
 	case q.refill <- struct{}{}:
 	default: // asked for already
-	}
-}
-
-// fillWindow reads pages of waiting jobs until the window is full or nothing
-// is left on the disk. While jobs come in faster than the end can be told from
-// the middle, it lets new ones into the window first and then reads the rest:
-// some are met twice, none is missed.
-func (q *Queue) fillWindow(ctx context.Context) error {
-	closing := false
-	for {
-		q.mu.Lock()
-		if q.rescan {
-			q.place, q.rescan = store.Place{}, false
-		}
-		place, missed, want := q.place, q.missed, q.behind && q.table.Waiting() < maxWindow
-		if closing {
-			q.behind = false
-		}
-		q.mu.Unlock()
-		if !want {
-			return nil
-		}
-		page, end, err := q.store.Open(ctx, q.node, place, windowPage)
-		q.mu.Lock()
-		if err != nil {
-			q.behind = true
-			q.mu.Unlock()
-			return fmt.Errorf("read waiting jobs: %w", err)
-		}
-		added := 0
-		for _, j := range page {
-			if q.table.Add(j) {
-				added++
-			}
-		}
-		q.place = end
-		switch whole := len(page) < windowPage; {
-		case !whole:
-			q.behind, closing = true, false
-		case missed == q.missed:
-			q.behind = false
-		default:
-			closing = true // a job was left to the disk while the page was read
-		}
-		q.available(added)
-		q.mu.Unlock()
 	}
 }
 
@@ -274,7 +209,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 	defer q.mu.Unlock()
 	for i, e := range effects {
 		if e.Job.Ended() {
-			q.table.Remove(lost[i])
+			q.remove(lost[i])
 		}
 	}
 	return nil
@@ -287,15 +222,19 @@ func (q *Queue) Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.
 	}
 	before := make([]jobs.Job, len(ids))
 	facts := make([]store.Fact, len(ids))
+	q.mu.Lock()
 	for i, id := range ids {
+		attempts := q.table.Attempts(id)
 		facts[i] = store.Fact{ID: id, Apply: func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
 			before[i] = j
+			j.Attempts = max(j.Attempts, attempts)
 			if purge {
 				return j.Purge(at())
 			}
 			return j.Cancel(at())
 		}}
 	}
+	q.mu.Unlock()
 	effects, err := q.store.Apply(ctx, facts)
 	if err != nil {
 		return nil, err
@@ -308,7 +247,7 @@ func (q *Queue) Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.
 			out[i].Err = notFound(ids[i])
 			continue
 		}
-		q.table.Remove(ids[i])
+		q.remove(ids[i])
 	}
 	q.mu.Unlock()
 	if purge {

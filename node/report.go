@@ -19,6 +19,11 @@ func (q *Queue) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) 
 	}
 	effects, err := q.store.Apply(ctx, facts)
 	if err != nil {
+		q.mu.Lock()
+		for _, i := range of {
+			q.table.NotSaved(batch[i].LeaseRef)
+		}
+		q.mu.Unlock()
 		return nil, fmt.Errorf("store what worker %s reported: %w", w.Name, err)
 	}
 	q.settle(batch, effects, of, verdicts)
@@ -67,11 +72,10 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				interval = 0
 			}
 			p, due := q.table.Due(now, r.LeaseRef, interval)
-			if r.Kind == jobs.ReportHandBack {
-				q.table.HandBack(r.LeaseRef)
-				q.available(1)
-			}
 			if !due {
+				if r.Kind == jobs.ReportHandBack {
+					q.handBack(r.LeaseRef)
+				}
 				continue
 			}
 			apply = func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
@@ -92,29 +96,40 @@ func (q *Queue) settle(batch []jobs.Report, effects []store.Effect, of []int, ve
 	q.mu.Lock()
 	for n, e := range effects {
 		r := &batch[of[n]]
+		if q.table.Has(r.ID) { // else a purge may have come first
+			q.cache.put(e.Job)
+		}
 		switch {
 		case !e.Found:
 			verdicts[of[n]] = jobs.Lost
-			q.table.Remove(r.ID)
+			q.remove(r.ID)
 		case e.Job.Rank == jobs.Cancelled || e.Job.Purged:
 			verdicts[of[n]] = jobs.Withdrawn
-			q.table.Remove(r.ID)
+			q.remove(r.ID)
 		case e.Job.Ended():
 			if e.Changed && e.Job.Rank == jobs.Completed {
 				done++
 				q.meter.iterations.Add(e.Job.Iterations - max(q.table.Done(r.ID), 1))
 			}
-			q.table.Remove(r.ID)
+			q.remove(r.ID)
+		case r.Kind == jobs.ReportHandBack:
+			q.handBack(r.LeaseRef)
 		}
 	}
 	q.mu.Unlock()
 	q.meter.completed.Add(int64(done))
 	for n, e := range effects {
 		r := &batch[of[n]]
-		q.cache.put(e.Job)
 		if r.Kind == jobs.ReportValue && e.Found && !e.Changed && e.Job.Rank == jobs.Completed && !e.Job.Purged && e.Job.Result != r.Progress.Value {
 			q.alarms.Add(1)
 			q.log.Error("two different values for one job: the first is kept, one of the workers is broken", "job", e.Job.ID)
 		}
+	}
+}
+
+// handBack ends a lease early: the job waits again. q.mu is held.
+func (q *Queue) handBack(ref jobs.LeaseRef) {
+	if q.table.HandBack(ref) {
+		q.available(1)
 	}
 }

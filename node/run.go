@@ -207,6 +207,9 @@ func (n *Node) retain(ctx context.Context) error {
 		if err := n.expire(ctx); err != nil && ctx.Err() == nil && n.store.Err() == nil {
 			n.log.Warn("retention failed, will be tried again", "err", err)
 		}
+		if err := n.store.Tidy(ctx); err != nil && ctx.Err() == nil && n.store.Err() == nil {
+			n.log.Warn("purged bytes not erased from unused room, will be tried again", "err", err)
+		}
 	}
 }
 
@@ -234,6 +237,7 @@ func (n *Node) warm(ctx context.Context) error {
 	if n.cfg.CacheEntries == 0 {
 		return nil
 	}
+	defer n.queue.cache.warming()()
 	return n.store.Recent(ctx, n.cfg.CacheEntries, n.queue.cache.put)
 }
 

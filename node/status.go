@@ -92,13 +92,11 @@ func (s *status) oldestQueued(ctx context.Context, now time.Time, c jobs.Counts)
 }
 
 // oldestWaiting returns when the oldest job of the window came in. The second
-// result is false if the window does not know: it is empty, and jobs wait on
-// the disk.
+// result is false if older ones may wait on the disk.
 func (q *Queue) oldestWaiting() (time.Time, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	at := q.table.OldestWaiting()
-	return at, !at.IsZero() || !q.behind
+	return q.table.OldestWaiting(), !q.window.behind
 }
 
 // leases returns how many leases there are, the iterations done under them that

@@ -49,7 +49,7 @@ func (p *lineReader) slow(line []byte) (l batchLine, err error) {
 	var wrong problems
 	job := m.finish(&wrong)
 	if !m.found["iterations"] {
-		wrong.add(missing("body", "iterations", ""))
+		wrong.add(missing("body", "iterations", iterationsRange))
 	}
 	if err := wrong.err(); err != nil {
 		return l, err

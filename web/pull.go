@@ -1,6 +1,7 @@
 package web
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -16,7 +17,7 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request) error {
 	p := params{r: r, limits: &s.cfg.Limits}
 	var top int64
 	if v, ok := p.get("top"); !ok {
-		p.wrong.add(missing("query", "top", "how many results to return"))
+		p.wrong.add(missing("query", "top", fmt.Sprintf("how many results to return, a whole number; up to %d are", s.cfg.Limits.Top)))
 	} else if top, ok = whole(v); !ok {
 		p.wrong.add(jobs.Invalid("query", "top", "type_error.integer",
 			"value is not a valid integer: %q; give a whole number, of which %d counts at most", clip(v), s.cfg.Limits.Top))

@@ -50,6 +50,9 @@ func unescape(s string) string {
 	return s
 }
 
+// iterationsRange is what a count must be.
+const iterationsRange = "a whole number from 1 to 9007199254740992 (2^53)"
+
 // missing is what a required parameter's absence is called.
 func missing(in, name, hint string) error {
 	if hint != "" {
@@ -62,7 +65,7 @@ func missing(in, name, hint string) error {
 func (p *params) iterations(hint string) uint64 {
 	v, ok := p.get("iterations")
 	if !ok {
-		p.wrong.add(missing("query", "iterations", hint))
+		p.wrong.add(missing("query", "iterations", iterationsRange+hint))
 		return 0
 	}
 	n, err := parseIterations("query", v)

@@ -52,7 +52,7 @@ func (s *Server) table() []route {
 // everything else is unknown. The path "/" itself is GET only.
 func (s *Server) noRoute(w http.ResponseWriter, r *http.Request) error {
 	path := r.URL.Path
-	if bare := strings.TrimRight(path, "/"); bare != path && bare != "" && len(s.methods(r, bare)) > 0 {
+	if bare := strings.TrimRight(path, "/"); bare != "" && strings.HasSuffix(r.URL.EscapedPath(), "/") && len(s.methods(r, bare)) > 0 {
 		target := strings.TrimRight(r.URL.EscapedPath(), "/")
 		if r.URL.RawQuery != "" {
 			target += "?" + r.URL.RawQuery

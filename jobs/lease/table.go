@@ -153,6 +153,13 @@ func (t *Table) Due(now time.Time, ref jobs.LeaseRef, interval time.Duration) (j
 	return e.progress, true
 }
 
+// NotSaved takes back what Due said: the progress could not be made durable.
+func (t *Table) NotSaved(ref jobs.LeaseRef) {
+	if e := t.held(ref); e != nil {
+		e.saved, e.durable = time.Time{}, e.start.Done
+	}
+}
+
 // HandBack ends a lease early; the job waits again, from its progress.
 // It returns false if the lease is lost.
 func (t *Table) HandBack(ref jobs.LeaseRef) bool {

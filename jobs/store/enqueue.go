@@ -48,7 +48,7 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'
 // batch: the node has too many open jobs, no room, or no disk.
 func (s *Store) Enqueue(ctx context.Context, batch []Submission) ([]jobs.Outcome, error) {
 	if full := s.disk.look().Full; full != nil {
-		return nil, full
+		return s.repeats(ctx, batch, full)
 	}
 	out := make([]jobs.Outcome, len(batch))
 	var refused error
@@ -64,13 +64,49 @@ func (s *Store) Enqueue(ctx context.Context, batch []Submission) ([]jobs.Outcome
 		}
 		return nil
 	}})
-	if err == nil {
-		err = refused
-	}
 	if err != nil {
 		return nil, err
 	}
+	if refused != nil {
+		return s.repeats(ctx, batch, refused)
+	}
 	return out, nil
+}
+
+// repeats answers a batch for which there is no room: a job that is there
+// already, under its Idempotency-Key, is answered as ever, since that writes
+// nothing; the others have why they are refused as their error. If all are
+// refused it is the error of the batch.
+func (s *Store) repeats(ctx context.Context, batch []Submission, refused error) ([]jobs.Outcome, error) {
+	out := make([]jobs.Outcome, len(batch))
+	known := false
+	for i := range batch {
+		sub := &batch[i].Job
+		out[i] = jobs.Outcome{Job: *sub, Err: refused}
+		if !sub.ID.Keyed() {
+			continue
+		}
+		j, found, err := s.Job(ctx, sub.ID)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			out[i], known = repeated(j, sub), true
+		}
+	}
+	if !known {
+		return nil, refused
+	}
+	return out, nil
+}
+
+// repeated is what becomes of a job whose ID is there already.
+func repeated(there jobs.Job, sub *jobs.Job) jobs.Outcome {
+	if there.Iterations != sub.Iterations || !there.Purged && there.V1 != sub.V1 {
+		return jobs.Outcome{Job: there, Err: jobs.Errorf(jobs.CodeConflict,
+			"this Idempotency-Key came before, for job %s, with other data or iterations; use a new key for new work", there.ID)}
+	}
+	return jobs.Outcome{Job: there, Existed: true}
 }
 
 // fresh is a job to insert and where its outcome goes.
@@ -185,16 +221,12 @@ func (w *writer) settle(batch []fresh, first jobs.LSeq, firstR jobs.RSeq) error 
 			return err
 		}
 		mine := r.lseq == first+1+jobs.LSeq(i) && (r.rseq == 0 || r.rseq == firstR+1+jobs.RSeq(i))
-		switch sub, out := &batch[i].sub.Job, batch[i].out; {
-		case mine:
+		if mine {
 			w.lseq, w.rseq = r.lseq, max(w.rseq, r.rseq)
 			w.inserted(r)
-			*out = jobs.Outcome{Job: r.job}
-		case r.job.Iterations != sub.Iterations || !r.job.Purged && r.job.V1 != sub.V1:
-			*out = jobs.Outcome{Job: r.job, Err: jobs.Errorf(jobs.CodeConflict,
-				"this Idempotency-Key came before, for job %s, with other data or iterations; use a new key for new work", r.job.ID)}
-		default:
-			*out = jobs.Outcome{Job: r.job, Existed: true}
+			*batch[i].out = jobs.Outcome{Job: r.job}
+		} else {
+			*batch[i].out = repeated(r.job, &batch[i].sub.Job)
 		}
 	}
 	return nil

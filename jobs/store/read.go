@@ -29,6 +29,14 @@ type Place struct {
 	n        int64
 }
 
+// Priority returns the priority of the jobs that the next page begins with.
+func (p Place) Priority() int {
+	if !p.started {
+		return jobs.MaxPriority
+	}
+	return int(p.priority)
+}
+
 const openSQL = `
 SELECT ` + rowColumns + ` FROM jobs
 WHERE rank = 0 AND home = ?1 AND priority = ?2 AND created_at >= ?3 AND (created_at > ?3 OR n > ?4) ORDER BY created_at, n LIMIT ?5`

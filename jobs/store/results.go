@@ -12,6 +12,10 @@ const resultsSQL = `
 SELECT id, result, iterations, done_at, rseq FROM jobs
 WHERE rseq IS NOT NULL AND rseq > ?1 AND purged = 0 ORDER BY rseq LIMIT ?2`
 
+// resultsHeadSQL is the newest rseq of a view of the database.
+const resultsHeadSQL = `
+SELECT max(coalesce((SELECT max(rseq) FROM jobs WHERE rseq IS NOT NULL), 0), coalesce((SELECT v FROM meta WHERE k = 'rseq_high'), 0))`
+
 // Results returns the results behind a cursor in rseq order. While this store
 // serves, a client that follows the cursors sees every result exactly once.
 // A cursor of a boot that the chain does not cover, because the disk was lost
@@ -70,6 +74,13 @@ func (s *Store) Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results,
 	}
 	if err := rows.Err(); err != nil {
 		return jobs.Results{}, s.readError("read results", err)
+	}
+	if !out.More { // all there is was given out, and what retention dropped lies behind too
+		var head int64
+		if err := tx.QueryRowContext(ctx, resultsHeadSQL).Scan(&head); err != nil {
+			return jobs.Results{}, s.readError("read results", err)
+		}
+		last = max(last, jobs.RSeq(head))
 	}
 	out.Cursor = resultsCursor(s.boot, last)
 	return out, nil

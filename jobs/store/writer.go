@@ -57,7 +57,8 @@ type writer struct {
 	emptyAt   time.Time       // not to be emptied before: a reader holds it
 	countsOld map[string]counts
 
-	checkpointAt int  // pages in the log from which on it is moved
+	checkpointAt int // pages in the log from which on it is moved
+	restartNext  time.Time
 	stuck        bool // the last try to move it failed
 
 	begin, commit, rollback *sql.Stmt
@@ -299,6 +300,9 @@ func (w *writer) checkpoint(ctx context.Context) {
 	if err == nil && pages >= w.checkpointAt && pages > moved {
 		err = w.moveLog.QueryRowContext(ctx).Scan(&busy, &pages, &moved)
 	}
+	if err == nil && pages >= restartAt*w.checkpointAt {
+		err = w.restartLog(ctx)
+	}
 	switch {
 	case err != nil && fatal(err):
 		w.s.fail(explain("move the log into the database", err))
@@ -306,6 +310,26 @@ func (w *writer) checkpoint(ctx context.Context) {
 		w.s.opt.Log.Warn("log not moved into the database, will be tried again", "err", err)
 	}
 	w.stuck = err != nil
+}
+
+// restartAt times checkpointAt is the log from which on readers are waited for:
+// where one always begins before the last has ended, the log would only grow.
+const restartAt = 16
+
+func (w *writer) restartLog(ctx context.Context) error {
+	if time.Now().Before(w.restartNext) {
+		return nil
+	}
+	w.restartNext = time.Now().Add(emptyEvery)
+	var busy, pages, moved int
+	_, err := w.conn.ExecContext(ctx, "PRAGMA busy_timeout = 100") // all writes wait meanwhile
+	if err == nil {
+		err = w.conn.QueryRowContext(ctx, "PRAGMA wal_checkpoint(RESTART)").Scan(&busy, &pages, &moved)
+	}
+	if _, berr := w.conn.ExecContext(ctx, "PRAGMA busy_timeout = 5000"); err == nil {
+		err = berr
+	}
+	return err
 }
 
 // emptyLog moves the log into the database and cuts it to nothing, so that

@@ -131,7 +131,7 @@ func (p *program) awaitAll(ctx context.Context, cl *client.Client, ids []jobs.ID
 func jobFailure(ended []jobs.View) error {
 	var bad []jobs.View
 	for _, v := range ended {
-		if v.Rank != jobs.Completed {
+		if v.Rank != jobs.Completed || v.Purged {
 			bad = append(bad, v)
 		}
 	}
@@ -140,6 +140,8 @@ func jobFailure(ended []jobs.View) error {
 	}
 	f := &failure{exit: exitJobFailed, code: "job_failed"}
 	switch v := bad[0]; {
+	case v.Purged:
+		f.code, f.err = "job_purged", fmt.Errorf("job %s was purged: its value is gone", v.ID)
 	case v.Rank == jobs.Cancelled:
 		f.code, f.err = "job_cancelled", fmt.Errorf("job %s was cancelled", v.ID)
 	default:

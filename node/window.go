@@ -1,0 +1,130 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"workmanager/jobs"
+	"workmanager/jobs/store"
+)
+
+const (
+	// maxWindow bounds the jobs that wait in memory, about 300 bytes each; the
+	// others wait on the disk and follow in pages. The more urgent a job, the
+	// more room it has, up to double for the most urgent.
+	maxWindow  = 32768
+	windowPage = 4096
+	// noPriority is below every priority.
+	noPriority = -1
+)
+
+// window is what the queue knows of the open jobs that are not in its table:
+// whether any wait on the disk, and where. The table holds the first of them,
+// in the order in which they are leased; the rest is read behind place, page by
+// page. Queue.mu guards it.
+type window struct {
+	size, page int // jobs that wait in memory, and those of one read
+
+	place  store.Place // the end of what was read
+	behind bool        // open jobs may wait on the disk: behind place, or above it
+	above  int         // the highest priority left to the disk above place, noPriority if none
+	missed uint64      // counts jobs left to the disk
+	left   int         // the highest priority left while a page is read
+
+	gone map[jobs.ID]struct{} // ended while a page is read, nil if none is
+}
+
+// newWindow returns a window that knows nothing: all may wait on the disk.
+func newWindow(size, page int) window {
+	return window{size: size, page: page, behind: true, above: noPriority, left: noPriority}
+}
+
+// takes reports whether a new job enters the table at once: there is room, and
+// none of its priority or above waits on the disk, where it would be older.
+func (w *window) takes(priority, waiting int) bool {
+	if waiting >= w.size+w.size*priority/jobs.MaxPriority {
+		return false
+	}
+	return !w.behind || priority > max(w.place.Priority(), w.above)
+}
+
+// leave notes that an open job waits on the disk.
+func (w *window) leave(priority int) {
+	w.behind = true
+	w.missed++
+	w.left = max(w.left, priority)
+	if priority > w.place.Priority() {
+		w.above = max(w.above, priority)
+	}
+}
+
+// next says where to read on: at the top, if a job was left above place.
+func (w *window) next() store.Place {
+	if w.above > noPriority {
+		w.place, w.above = store.Place{}, noPriority
+	}
+	return w.place
+}
+
+// read notes that a page was read up to end. A job that was left meanwhile,
+// above the priority at which the page ends, is not in it.
+func (w *window) read(end store.Place) {
+	w.place = end
+	if w.left > end.Priority() {
+		w.above = max(w.above, w.left)
+	}
+}
+
+// fillWindow reads pages of waiting jobs until the window is full or nothing
+// is left on the disk. While jobs come in faster than the end can be told from
+// the middle it closes the gap: new ones enter at once, until all that was
+// there before them is read. Some jobs are met twice, none is missed. Only the
+// node's loop calls it.
+func (q *Queue) fillWindow(ctx context.Context) error {
+	w, closing := &q.window, false
+	for {
+		q.mu.Lock()
+		if full := q.table.Waiting() >= w.size; full || !w.behind && !closing {
+			w.behind = w.behind || closing // full in the middle: the rest still waits
+			q.mu.Unlock()
+			return nil
+		}
+		w.behind = !closing
+		w.gone, w.left = map[jobs.ID]struct{}{}, noPriority
+		place, missed := w.next(), w.missed
+		q.mu.Unlock()
+
+		page, end, err := q.store.Open(ctx, q.node, place, w.page)
+
+		q.mu.Lock()
+		gone := w.gone
+		w.gone = nil
+		if err != nil {
+			w.behind = true
+			q.mu.Unlock()
+			return fmt.Errorf("read waiting jobs: %w", err)
+		}
+		added := 0
+		for _, j := range page {
+			if _, ended := gone[j.ID]; !ended && q.table.Add(j) {
+				added++
+			}
+		}
+		w.read(end)
+		if len(page) < w.page { // the end of the disk, but for what was left meanwhile
+			closing = missed != w.missed || w.above > noPriority
+			w.behind = false
+		}
+		q.available(added)
+		q.mu.Unlock()
+	}
+}
+
+// remove takes a job that has ended out of the table, and out of the page that
+// is being read. q.mu is held.
+func (q *Queue) remove(id jobs.ID) {
+	if q.window.gone != nil {
+		q.window.gone[id] = struct{}{}
+	}
+	q.table.Remove(id)
+}

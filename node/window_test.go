@@ -1,0 +1,169 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha512"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"testing"
+	"time"
+
+	"workmanager/jobs"
+	"workmanager/jobs/store"
+)
+
+// smallQueue returns a queue whose window is so small that jobs wait on the disk.
+func smallQueue(t *testing.T) *Queue {
+	t.Helper()
+	s, err := store.Open(t.Context(), t.TempDir(), store.Options{Node: "a", DSN: "&_pragma=synchronous(OFF)"}) // no power is lost here
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	q := newQueue(Default(), s, time.Now, slog.New(slog.DiscardHandler), newCache(100))
+	q.window = newWindow(16, 4)
+	return q
+}
+
+// put enqueues n jobs of a priority and returns their IDs.
+func put(t *testing.T, q *Queue, n, priority int) []jobs.ID {
+	t.Helper()
+	batch := make([]jobs.Job, n)
+	ids := make([]jobs.ID, n)
+	for i := range batch {
+		id, err := jobs.NewID(time.Now(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if batch[i], err = jobs.New(id, sha512.Sum512(id[:]), 1000, priority); err != nil {
+			t.Fatal(err)
+		}
+		ids[i] = id
+	}
+	if _, err := q.Enqueue(t.Context(), batch, jobs.AckDefault); err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+// take leases up to n jobs as a worker and the queue's loop do: the window is
+// filled when the queue asks for it. There must be no other loop.
+func take(t *testing.T, q *Queue, n int) []jobs.ID {
+	t.Helper()
+	var got []jobs.ID
+	for len(got) < n {
+		leases, _ := q.grant(jobs.Worker{Name: "w"}, jobs.Capacity{Jobs: n - len(got), Iterations: 1 << 60})
+		for _, l := range leases {
+			got = append(got, l.ID)
+		}
+		select {
+		case <-q.refill:
+			if err := q.fillWindow(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		default:
+			if len(leases) == 0 {
+				return got
+			}
+		}
+	}
+	return got
+}
+
+// TestWindow_every_job_is_leased_once lets jobs of every priority come in, be
+// taken and be cancelled while the window is filled beside them. In the end
+// each has been leased once, or was cancelled first.
+func TestWindow_every_job_is_leased_once(t *testing.T) {
+	for seed := range uint64(60) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			r := mathrand.New(mathrand.NewPCG(seed, 1))
+			q := smallQueue(t)
+			open, leased := map[jobs.ID]bool{}, map[jobs.ID]bool{}
+			note := func(ids []jobs.ID) {
+				for _, id := range ids {
+					if leased[id] || !open[id] {
+						t.Fatalf("job %s was leased twice, or after its cancel was answered", id)
+					}
+					leased[id] = true
+				}
+			}
+			// The loop fills the window at any moment.
+			stop, fill := context.WithCancel(t.Context())
+			filled := make(chan error, 1)
+			go func() {
+				var err error
+				for stop.Err() == nil && err == nil {
+					err = q.fillWindow(context.WithoutCancel(stop))
+				}
+				filled <- err
+			}()
+			for range 80 {
+				switch r.IntN(5) {
+				case 0, 1, 2:
+					for _, id := range put(t, q, 1+r.IntN(12), r.IntN(3)*r.IntN(4)) {
+						open[id] = true
+					}
+				case 3:
+					leases, _ := q.grant(jobs.Worker{Name: "w"}, jobs.Capacity{Jobs: r.IntN(10), Iterations: 1 << 60})
+					for _, l := range leases {
+						note([]jobs.ID{l.ID})
+					}
+				case 4:
+					for id := range open {
+						if !leased[id] {
+							if _, err := q.Cancel(t.Context(), []jobs.ID{id}, false, jobs.AckDefault); err != nil {
+								t.Fatal(err)
+							}
+							delete(open, id)
+							break
+						}
+					}
+				}
+			}
+			fill()
+			if err := <-filled; err != nil {
+				t.Fatal(err)
+			}
+			note(take(t, q, 1<<20))
+			for id := range open {
+				if !leased[id] {
+					t.Fatalf("job %s was acknowledged and never leased; %d of %d were", id, len(leased), len(open))
+				}
+			}
+		})
+	}
+}
+
+func TestWindow_urgent_jobs_pass_a_full_one(t *testing.T) {
+	q := smallQueue(t)
+	take(t, q, 1) // the first look at the disk
+	put(t, q, 100, 1)
+	want := put(t, q, 1, 9)
+	if got := take(t, q, 1); got[0] != want[0] {
+		t.Error("a job of priority 9 came after one of priority 1")
+	}
+}
+
+// TestWindow_old_jobs_do_not_starve: as many come as are taken, and those left
+// to the disk are older than those that come.
+func TestWindow_old_jobs_do_not_starve(t *testing.T) {
+	q := smallQueue(t)
+	take(t, q, 1)
+	put(t, q, 40, 1)
+	waiting := map[jobs.ID]bool{}
+	for _, id := range put(t, q, 4, 1) {
+		waiting[id] = true
+	}
+	for range 20 {
+		for _, id := range take(t, q, 8) {
+			delete(waiting, id)
+		}
+		put(t, q, 8, 1)
+	}
+	if len(waiting) > 0 {
+		t.Errorf("160 jobs were leased, and %d of the first 44 still wait", len(waiting))
+	}
+}
