@@ -23,7 +23,7 @@ func smallQueue(t *testing.T) *Queue {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	q := newQueue(Default(), s, time.Now, slog.New(slog.DiscardHandler), newCache(100))
-	q.window = newWindow(16, 4)
+	q.window = newWindow(6, 3)
 	return q
 }
 
@@ -147,23 +147,54 @@ func TestWindow_urgent_jobs_pass_a_full_one(t *testing.T) {
 	}
 }
 
-// TestWindow_old_jobs_do_not_starve: as many come as are taken, and those left
-// to the disk are older than those that come.
+// TestWindow_old_jobs_do_not_starve: as many come as are taken, so the window
+// stays full enough, and those left to the disk are older than those that come.
 func TestWindow_old_jobs_do_not_starve(t *testing.T) {
 	q := smallQueue(t)
+	q.window = newWindow(18, 4)
 	take(t, q, 1)
-	put(t, q, 40, 1)
+	put(t, q, 20, 1)
 	waiting := map[jobs.ID]bool{}
 	for _, id := range put(t, q, 4, 1) {
 		waiting[id] = true
 	}
-	for range 20 {
-		for _, id := range take(t, q, 8) {
+	for range 60 {
+		for _, id := range take(t, q, 2) {
 			delete(waiting, id)
 		}
-		put(t, q, 8, 1)
+		put(t, q, 2, 1)
 	}
 	if len(waiting) > 0 {
-		t.Errorf("160 jobs were leased, and %d of the first 44 still wait", len(waiting))
+		t.Errorf("120 jobs were leased, and %d of the first 24 still wait", len(waiting))
+	}
+}
+
+// asked is a context that calls f each time it is asked whether it is done:
+// a way into the middle of a read.
+type asked struct {
+	context.Context //nolint:containedctx // it is one
+	f               func()
+}
+
+func (a asked) Done() <-chan struct{} {
+	a.f()
+	return a.Context.Done()
+}
+
+// TestWindow_full_while_it_closes_the_gap: urgent jobs come in behind the place
+// that is being read, and are more than the window holds.
+func TestWindow_full_while_it_closes_the_gap(t *testing.T) {
+	q := smallQueue(t)
+	calls, n := 0, 20
+	err := q.fillWindow(asked{t.Context(), func() {
+		if calls++; calls == 5 {
+			put(t, q, n, jobs.MaxPriority)
+		}
+	}})
+	if err != nil || calls < 5 {
+		t.Fatalf("fillWindow() = %v after %d looks at its context", err, calls)
+	}
+	if got := take(t, q, n); len(got) != n {
+		t.Errorf("%d jobs were acknowledged and %d of them leased", n, len(got))
 	}
 }
