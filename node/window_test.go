@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -185,15 +186,19 @@ func (a asked) Done() <-chan struct{} {
 // that is being read, and are more than the window holds.
 func TestWindow_full_while_it_closes_the_gap(t *testing.T) {
 	q := smallQueue(t)
-	calls, n := 0, 20
+	const n = 20
+	var calls atomic.Int64 // the driver asks from a goroutine of its own too
+	came := make(chan struct{})
 	err := q.fillWindow(asked{t.Context(), func() {
-		if calls++; calls == 5 {
+		if calls.Add(1) == 5 {
 			put(t, q, n, jobs.MaxPriority)
+			close(came)
 		}
 	}})
-	if err != nil || calls < 5 {
-		t.Fatalf("fillWindow() = %v after %d looks at its context", err, calls)
+	if err != nil || calls.Load() < 5 {
+		t.Fatalf("fillWindow() = %v after %d looks at its context", err, calls.Load())
 	}
+	<-came
 	if got := take(t, q, n); len(got) != n {
 		t.Errorf("%d jobs were acknowledged and %d of them leased", n, len(got))
 	}
