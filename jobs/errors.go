@@ -46,6 +46,9 @@ type Error struct {
 	Problems []Problem
 	// RetryAfter, if not zero, is when trying again makes sense.
 	RetryAfter time.Duration
+	// Written says that what was asked for is durable here all the same: only
+	// the confirmation that the caller insisted on is missing.
+	Written bool
 }
 
 // Error returns the message.

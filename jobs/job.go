@@ -130,6 +130,7 @@ const (
 type Outcome struct {
 	Job        Job
 	Existed    bool // the Idempotency-Key named this job before
+	LSeq       LSeq // where its row stands
 	Durability Durability
 	Err        error // this job's own error; the others of the batch go on
 }

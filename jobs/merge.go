@@ -60,6 +60,9 @@ func Disagree(a, b Job) bool {
 // cmpState orders two rows by which one's state the merge takes: positive if
 // a's. It is a total order on (purged, work, rank, verified, result, err, end).
 func cmpState(a, b Job) int {
+	if broken("M23") && a.Purged != b.Purged {
+		return cmp.Or(cmp.Compare(a.Rank, b.Rank), compareBool(a.Purged, b.Purged))
+	}
 	return cmp.Or(
 		compareBool(a.Purged, b.Purged),
 		-cmpWork(a, b),

@@ -16,8 +16,10 @@ type (
 
 // Changed is one row of a commit, as the store tells its owner before and after.
 type Changed struct {
-	Job  Job
-	LSeq LSeq
+	Row
+	RSeq RSeq // 0 if it is no result
+	Via  ID   // the boot of the peer that sent exactly this row, zero if none did
+	Copy bool // it came by gossip
 }
 
 // Hash returns 64 bits over every field that two nodes in step agree on. Equal

@@ -22,6 +22,22 @@ type Config struct {
 	Name string `flag:"name" validate:"required,max=63,hostname_rfc1123"`
 	// Listen is the address of the API, host:port; port 0 takes a free one.
 	Listen string `flag:"listen" validate:"required"`
+	// Gossip is the address of this node's gossip, host:port, which its peer
+	// joins; "" is none, and then no peer. With GossipOptional a node whose
+	// gossip cannot be opened runs without.
+	Gossip         string `flag:"gossip"`
+	GossipOptional bool
+	// Join are gossip addresses of the peer, any of which will do. All else
+	// about the peer is learnt from it.
+	Join []string `flag:"join"`
+	// Cluster names the pair; nodes of another are refused. Both nodes have the
+	// same, and it must not change: keyed jobs get their IDs from it.
+	Cluster string `flag:"cluster" validate:"max=200"`
+	// CompareInterval is how often the two nodes compare what they hold.
+	CompareInterval time.Duration `flag:"compare-interval" validate:"min=1s"`
+	// Advertise is where the peer reaches this node's API, host:port; "" is where
+	// it listens, at the address that the peer sees.
+	Advertise string `flag:"advertise"`
 	// DataDir holds the database; one process at a time uses it.
 	DataDir string `flag:"data-dir" validate:"required"`
 	// Workers is how many cores compute in this process; -1 is all of them.
@@ -45,6 +61,7 @@ func Default() Config {
 		Listen:             "127.0.0.1:5000",
 		DataDir:            "./data",
 		Workers:            -1,
+		CompareInterval:    10 * time.Minute,
 		Retention:          30 * 24 * time.Hour,
 		CacheEntries:       65_536,
 		CheckpointInterval: 10 * time.Second,
@@ -75,10 +92,21 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("--%s %s: %q given", f.Field(), rule(f.Tag(), f.Param()), fmt.Sprint(f.Value())))
 		}
 	}
-	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
-		errs = append(errs, fmt.Errorf("--listen must be HOST:PORT: %q given", c.Listen))
-	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		errs = append(errs, fmt.Errorf("--listen must have a port from 0 (any free one) to 65535: %q given", c.Listen))
+	errs = append(errs, checkAddr("listen", c.Listen, 0))
+	if c.Gossip != "" {
+		errs = append(errs, checkAddr("gossip", c.Gossip, 0))
+	}
+	if c.Advertise != "" {
+		errs = append(errs, checkAddr("advertise", c.Advertise, 1))
+	}
+	for _, a := range c.Join {
+		errs = append(errs, checkAddr("join", a, 1))
+		if a == c.Gossip {
+			errs = append(errs, fmt.Errorf("--join %s is this node's own --gossip: give the peer's", a))
+		}
+	}
+	if len(c.Join) > 0 && c.Gossip == "" {
+		errs = append(errs, errors.New("--join needs --gossip: an address of this node, HOST:PORT, for the peer to answer to"))
 	}
 	def := jobs.DefaultLimits()
 	for _, l := range []struct {
@@ -98,6 +126,33 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("limits of pages and waiters must be at least 1; the defaults are %d, %d and %d", def.ListJobs, def.ResultsJobs, def.Waiters))
 	}
 	return errors.Join(errs...)
+}
+
+// checkAddr reports what is wrong with an address, whose port is lowest at least.
+func checkAddr(flag, addr string, lowest uint64) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("--%s must be HOST:PORT: %q given", flag, addr)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n < lowest {
+		from := "0 (any free one)"
+		if lowest > 0 {
+			from = "1"
+		}
+		return fmt.Errorf("--%s must have a port from %s to 65535: %q given", flag, from, addr)
+	}
+	return nil
+}
+
+// advertised returns where the peer reaches the API that listens at addr. A
+// host that stands for all is left out: the peer sees which it is.
+func (c Config) advertised(addr string) string {
+	host, _, err := net.SplitHostPort(c.Listen)
+	_, port, err2 := net.SplitHostPort(addr)
+	if err != nil || err2 != nil {
+		return addr
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // rule says a validation rule in words.

@@ -15,6 +15,7 @@ import (
 
 	"workmanager/jobs"
 	"workmanager/jobs/store"
+	peersync "workmanager/sync"
 	"workmanager/web"
 )
 
@@ -35,6 +36,7 @@ type Node struct {
 	now      func() time.Time
 	store    *store.Store
 	queue    *Queue
+	pair     *peersync.Engine
 	api      *web.Server
 	server   *http.Server
 	listener net.Listener
@@ -55,7 +57,8 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	n := &Node{cfg: cfg, log: parts.Log, now: parts.Now}
 	watcher := &hook{}
 	st, err := store.Open(context.Background(), cfg.DataDir, store.Options{
-		Node: cfg.Name, Now: parts.Now, Limits: cfg.Limits, Log: parts.Log, DSN: parts.StoreDSN, OnCommit: watcher.committed,
+		Node: cfg.Name, Now: parts.Now, Limits: cfg.Limits, Log: parts.Log, DSN: parts.StoreDSN,
+		OnStamp: watcher.stamped, OnCommit: watcher.committed,
 	})
 	if err != nil {
 		return nil, err
@@ -65,30 +68,68 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	if err := errors.Join(os.RemoveAll(spill), os.MkdirAll(spill, 0o700)); err != nil {
 		return nil, errors.Join(fmt.Errorf("make folder for replies: %w", err), st.Close())
 	}
+	if n.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", cfg.Listen, err), st.Close())
+	}
+	if cfg.Advertise == "" {
+		cfg.Advertise = cfg.advertised(n.Addr())
+	}
 	n.queue = newQueue(cfg, st, parts.Now, parts.Log, newCache(cfg.CacheEntries))
-	watcher.watch = &n.queue.watch
+	n.pair = n.queue.pair
+	if err := n.gossip(); err != nil {
+		return nil, errors.Join(err, n.listener.Close(), st.Close())
+	}
+	watcher.queue, watcher.pair = n.queue, n.pair
 	n.api = web.New(web.Config{
 		Queue: n.queue, Reader: n.queue,
 		Status: &status{cfg: cfg, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now},
 		NewID:  n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
 	})
-	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
+	routes := http.NewServeMux()
+	routes.Handle("/peer/", n.pair.Handler())
+	routes.Handle("/", n.api)
+	n.server = &http.Server{Handler: routes, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
 	web.Tune(n.server)
-	if n.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w", cfg.Listen, err), st.Close())
-	}
 	return n, nil
 }
 
-// hook passes commits on to the watch, which is made after the store.
-type hook struct{ watch *watch }
+// hook passes commits on to those who are made after the store.
+type hook struct {
+	queue *Queue
+	pair  *peersync.Engine
+}
 
-func (h *hook) committed(changed []jobs.Changed) { h.watch.committed(changed) }
+func (h *hook) stamped(changed []jobs.Changed) {
+	if h.pair != nil {
+		h.pair.Stamped(changed)
+	}
+}
+
+func (h *hook) committed(changed []jobs.Changed) {
+	if h.pair != nil {
+		h.pair.Committed(changed)
+		h.queue.watch.committed(changed)
+	}
+}
+
+// gossip opens the address that the peer joins. One that nobody asked for may
+// be taken by another program.
+func (n *Node) gossip() error {
+	if n.cfg.Gossip == "" {
+		return nil
+	}
+	err := n.pair.Gossip(n.cfg.Gossip)
+	if err != nil && n.cfg.GossipOptional {
+		n.log.Warn("no peer can join this node", "gossip", n.cfg.Gossip, "err", err)
+		return nil
+	}
+	return err
+}
 
 // newID makes a job's ID: from its Idempotency-Key, or a fresh one.
 func (n *Node) newID(key string) (jobs.ID, error) {
 	if key != "" {
-		return jobs.KeyID("", "", key), nil // one cluster, one tenant, until there are tokens
+		return jobs.KeyID(n.cfg.Cluster, "", key), nil // one tenant, until there are tokens
 	}
 	return jobs.NewID(n.now(), rand.Reader)
 }
@@ -98,6 +139,9 @@ func (n *Node) Addr() string { return n.listener.Addr().String() }
 
 // Handler returns the API. It serves while Run runs.
 func (n *Node) Handler() http.Handler { return n.api }
+
+// GossipAddr returns the address that the peer joins, "" if there is none.
+func (n *Node) GossipAddr() string { return n.pair.GossipAddr() }
 
 // Queue returns the node's queue.
 func (n *Node) Queue() *Queue { return n.queue }

@@ -11,6 +11,7 @@ import (
 	"workmanager/jobs"
 	"workmanager/jobs/lease"
 	"workmanager/jobs/store"
+	peersync "workmanager/sync"
 )
 
 // workerGone is how long a worker that says nothing counts as alive.
@@ -27,6 +28,10 @@ type Queue struct {
 	watch      watch
 	meter      meter
 	checkpoint time.Duration
+	pair       *peersync.Engine
+	taking     sync.Mutex // one take-over at a time
+	stealAt    time.Time  // not before; the loop's
+	takenOver  atomic.Int64
 
 	stopping chan struct{} // closed by stop: waits end
 	stopOnce sync.Once
@@ -37,6 +42,7 @@ type Queue struct {
 	workers map[string]*seen
 	wake    chan struct{} // closed when a job becomes available, nil if nobody waits
 	window  window
+	barred  bool // no lease yet: the peer's jobs are not here
 
 	alarms atomic.Int64
 }
@@ -49,42 +55,37 @@ type seen struct {
 
 // newQueue returns a queue over s. The window is filled by the first steps.
 func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger, c *cache) *Queue {
-	return &Queue{
+	q := &Queue{
 		node: cfg.Name, store: s, now: now, log: log, cache: c, checkpoint: cfg.CheckpointInterval,
 		stopping: make(chan struct{}), refill: make(chan struct{}, 1),
 		table: lease.New(s.Boot()), workers: map[string]*seen{},
 		window: newWindow(maxWindow, windowPage),
 	}
-}
-
-// alone is what a node without a peer can promise.
-var alone = jobs.Durability{Reason: "no peer configured"}
-
-// refuseBoth answers ack=both before anything is written.
-func refuseBoth(ack jobs.Ack) error {
-	if ack != jobs.AckBoth {
-		return nil
-	}
-	return jobs.Errorf(jobs.CodeUnavailable, "ack=both cannot be kept: %s; nothing was written, leave ack out to accept one disk", alone.Reason).Retry(10 * time.Second)
+	q.pair = peersync.New(peersync.Config{
+		Node: cfg.Name, Cluster: cfg.Cluster, Join: cfg.Join, API: cfg.Advertise,
+		Retention: cfg.Retention, CompareInterval: cfg.CompareInterval, Now: now, Log: log,
+	}, s, q)
+	q.barred = !q.pair.MayLease()
+	return q
 }
 
 // Enqueue makes the jobs durable. See web.Queue.
 func (q *Queue) Enqueue(ctx context.Context, batch []jobs.Job, ack jobs.Ack) ([]jobs.Outcome, error) {
-	if err := refuseBoth(ack); err != nil {
+	if err := q.refuseBoth(ack); err != nil {
 		return nil, err
 	}
-	subs := make([]store.Submission, len(batch))
+	subs, ids := make([]store.Submission, len(batch)), make([]jobs.ID, len(batch))
 	for i, j := range batch {
-		subs[i] = store.Submission{Job: j, Known: q.cache.get(j.V1, j.Iterations)}
+		subs[i], ids[i] = store.Submission{Job: j, Known: q.cache.get(j.V1, j.Iterations)}, j.ID
 	}
+	w := q.pair.Expect(ids) // before the commit: the peer may confirm before that returns
 	out, err := q.store.Enqueue(ctx, subs)
 	if err != nil {
+		q.pair.Cancel(w)
 		return nil, err
 	}
-	for i := range out {
-		out[i].Durability = alone
-	}
 	q.add(out)
+	q.confirm(ctx, w, out, ack)
 	return out, nil
 }
 
@@ -132,8 +133,16 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 	}
 	for {
 		leases, more := q.grant(w, c)
-		if len(leases) > 0 || c.Wait <= 0 {
+		if len(leases) > 0 {
 			return leases, nil
+		}
+		if n, err := q.takeOver(ctx, c); err != nil {
+			return nil, err
+		} else if n > 0 {
+			continue
+		}
+		if c.Wait <= 0 {
+			return nil, nil
 		}
 		select {
 		case <-more:
@@ -153,6 +162,9 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 	defer q.mu.Unlock()
 	now := q.now()
 	q.saw(now, w)
+	if q.barred {
+		c.Jobs = 0
+	}
 	leases := q.table.Grant(now, w.Name, c, 0) // in this process: the lease lives as long as the worker
 	if q.window.behind && q.table.Waiting() < q.window.size/2 {
 		q.wantPage()
@@ -201,7 +213,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 	for i, id := range lost {
 		facts[i] = store.Fact{ID: id, Apply: func(j jobs.Job, at store.Clock) (jobs.Job, bool) { return j.Lose(at()) }}
 	}
-	effects, err := q.store.Apply(ctx, facts)
+	effects, err := q.store.Record(ctx, facts)
 	if err != nil {
 		return fmt.Errorf("note lost workers: %w", err)
 	}
@@ -217,7 +229,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 
 // Cancel withdraws jobs, and erases them with purge. See web.Queue.
 func (q *Queue) Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.Ack) ([]jobs.Outcome, error) {
-	if err := refuseBoth(ack); err != nil {
+	if err := q.refuseBoth(ack); err != nil {
 		return nil, err
 	}
 	before := make([]jobs.Job, len(ids))
@@ -235,14 +247,16 @@ func (q *Queue) Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.
 		}}
 	}
 	q.mu.Unlock()
-	effects, err := q.store.Apply(ctx, facts)
+	w := q.pair.Expect(ids)
+	effects, err := q.store.Record(ctx, facts)
 	if err != nil {
+		q.pair.Cancel(w)
 		return nil, err
 	}
 	out := make([]jobs.Outcome, len(ids))
 	q.mu.Lock()
 	for i, e := range effects {
-		out[i] = jobs.Outcome{Job: e.Job, Existed: e.Found, Durability: alone}
+		out[i] = jobs.Outcome{Job: e.Job, Existed: e.Found, LSeq: e.LSeq}
 		if !e.Found {
 			out[i].Err = notFound(ids[i])
 			continue
@@ -255,16 +269,12 @@ func (q *Queue) Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.
 			q.cache.drop(j.V1, j.Iterations)
 		}
 	}
+	q.confirm(ctx, w, out, ack)
 	return out, nil
 }
 
 func notFound(id jobs.ID) error {
 	return jobs.Errorf(jobs.CodeNotFound, "no job %s: it was never here, or retention has dropped it", id)
-}
-
-// Consume hands out results, each once. See web.Queue.
-func (q *Queue) Consume(ctx context.Context, top int, key string) ([]jobs.Result, error) {
-	return q.store.Consume(ctx, top, key)
 }
 
 // stop ends every wait; what comes in is still served.

@@ -33,25 +33,104 @@ func (q *Queue) Job(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.V
 	return q.job(ctx, id)
 }
 
+// replicatedEvery is how often a row is looked at whose copy is waited for.
+const replicatedEvery = 20 * time.Millisecond
+
+// JobReplicated returns one job as soon as it is on both disks, or when the wait
+// is over, as it stands then. Without a peer there is nothing to wait for. See
+// web.Reader.
+func (q *Queue) JobReplicated(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.View, error) {
+	v, err := q.job(ctx, id)
+	if err != nil || v.Durability.Both || wait <= 0 || !q.pair.Paired() {
+		return v, err
+	}
+	t, tick := time.NewTimer(min(wait, jobs.MaxWait)), time.NewTicker(replicatedEvery)
+	defer t.Stop()
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			row, found, err := q.store.Row(ctx, id)
+			if err != nil {
+				return jobs.View{}, err
+			}
+			if !found || !q.pair.Replicated(row.LSeq).Both {
+				continue
+			}
+			if v, err := q.job(ctx, id); err != nil || v.Durability.Both { // else it has changed since
+				return v, err
+			}
+		case <-t.C:
+			return q.job(ctx, id)
+		case <-q.stopping:
+			return q.job(ctx, id)
+		case <-ctx.Done():
+			return jobs.View{}, ctx.Err()
+		}
+	}
+}
+
+// job returns the job as either node would show it: while it is open its home
+// knows more than its row says, and a node whose copy of the peer's jobs is not
+// whole asks before it says that there is none.
 func (q *Queue) job(ctx context.Context, id jobs.ID) (jobs.View, error) {
-	j, found, err := q.store.Job(ctx, id)
+	row, found, err := q.store.Row(ctx, id)
 	if err != nil {
 		return jobs.View{}, err
 	}
-	if !found {
+	if found {
+		v := q.views([]jobs.Row{row})[0]
+		if !v.Ended() && v.Home != q.node && q.pair.Connected() {
+			if there, ok, err := q.pair.Find(ctx, id); err == nil && ok {
+				return merged(v, there), nil
+			}
+		}
+		return v, nil
+	}
+	if !q.pair.Paired() {
 		return jobs.View{}, notFound(id)
 	}
-	return q.views([]jobs.Job{j})[0], nil
+	v, ok, err := q.pair.Find(ctx, id)
+	switch {
+	case ok:
+		v.Durability = jobs.Durability{Reason: "on the peer only, so far"}
+		return v, nil
+	case err == nil:
+		return jobs.View{}, notFound(id)
+	case !q.pair.Whole():
+		return jobs.View{}, jobs.Errorf(jobs.CodeUnavailable,
+			"no job %s here, but not all of the peer's jobs are here yet and it does not answer; try again", id).Retry(time.Second)
+	}
+	return jobs.View{}, jobs.Errorf(jobs.CodeNotFound, "no job %s: it was never here, or retention has dropped it (the peer could not be asked)", id)
 }
 
-// views adds to the rows what the lease table knows of them.
-func (q *Queue) views(page []jobs.Job) []jobs.View {
+// merged adds to what is here what the job's home knows.
+func merged(here, there jobs.View) jobs.View {
+	d, done := here.Durability, here.Done
+	here.Job = jobs.Merge(here.Job, there.Job)
+	here.Durability = d
+	if here.Ended() {
+		here.Done = done
+		if here.Rank == jobs.Completed {
+			here.Done = here.Iterations
+		}
+		return here
+	}
+	here.Done = max(done, there.Done)
+	here.Leased, here.Rate, here.Worker = here.Leased || there.Leased, max(here.Rate, there.Rate), there.Worker
+	return here
+}
+
+// views adds to the rows what the lease table and the session know of them.
+func (q *Queue) views(page []jobs.Row) []jobs.View {
 	out := make([]jobs.View, len(page))
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	for i, j := range page {
-		out[i] = q.table.View(j)
-		out[i].Durability = alone
+	for i := range page {
+		out[i] = q.table.View(page[i].Job)
+	}
+	q.mu.Unlock()
+	for i := range page {
+		out[i].Durability = q.pair.Replicated(page[i].LSeq)
 	}
 	return out
 }
@@ -95,16 +174,16 @@ func (q *Queue) leased(ctx context.Context, query jobs.ListQuery) (jobs.List, er
 	if more {
 		ids = ids[:query.Limit]
 	}
-	var page []jobs.Job
+	var page []jobs.Row
 	last := query.After
 	for _, id := range ids {
 		last = base64.RawURLEncoding.EncodeToString(id[:])
-		j, found, err := q.store.Job(ctx, id)
+		row, found, err := q.store.Row(ctx, id)
 		if err != nil {
 			return jobs.List{}, err
 		}
 		if found {
-			page = append(page, j)
+			page = append(page, row)
 		}
 	}
 	views := slices.DeleteFunc(q.views(page), func(v jobs.View) bool { return !v.Leased })

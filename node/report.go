@@ -17,7 +17,7 @@ func (q *Queue) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) 
 	if len(facts) == 0 {
 		return verdicts, nil
 	}
-	effects, err := q.store.Apply(ctx, facts)
+	effects, err := q.store.Record(ctx, facts)
 	if err != nil {
 		q.mu.Lock()
 		for _, i := range of {

@@ -16,6 +16,8 @@ import (
 const (
 	// stepInterval is how often leases are looked at for their deadlines.
 	stepInterval = 100 * time.Millisecond
+	// helpInterval is how often idle workers look to the peer.
+	helpInterval = 50 * time.Millisecond
 	// retentionEvery is how often ended jobs are looked at for their age, and
 	// more often where retention is short.
 	retentionEvery = time.Minute
@@ -75,19 +77,23 @@ func (n *Node) Run(ctx context.Context) error {
 	loops := start(func() error { return errors.Join(n.loop(work)) })
 	keep := start(func() error { return n.retain(work) })
 	computing := start(func() error { return n.compute(work) })
+	pair := start(func() error { return n.pair.Run(work) })
+	helping := start(func() error { return n.help(work) })
 	api := start(func() error {
 		if err := n.server.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve the API: %w", err)
 		}
 		return nil
 	})
-	n.log.Info("node runs", "node", n.cfg.Name, "listen", n.Addr(), "data", n.cfg.DataDir, "workers", n.cfg.Cores())
+	n.log.Info("node runs", "node", n.cfg.Name, "listen", n.Addr(), "gossip", n.GossipAddr(), "data", n.cfg.DataDir, "workers", n.cfg.Cores())
 
 	select {
 	case <-serve.Done():
 	case <-writer.done:
 	case <-loops.done:
 	case <-keep.done:
+	case <-pair.done:
+	case <-helping.done:
 	case <-api.done:
 	}
 	stopServe()
@@ -95,8 +101,9 @@ func (n *Node) Run(ctx context.Context) error {
 	// From the outside in: clients first, so that nothing new comes in.
 	n.api.Stop()
 	n.queue.stop()
+	n.pair.Stop()
 	stopWork()
-	for _, p := range []*part{computing, loops, keep} {
+	for _, p := range []*part{computing, loops, keep, helping, pair} {
 		if !p.wait(drainTimeout) {
 			fail(errors.New("a part did not stop in time"))
 		}
@@ -190,6 +197,22 @@ func (n *Node) loop(ctx context.Context) error {
 	}
 }
 
+// help finds work at the peer for workers that have none here.
+func (n *Node) help(ctx context.Context) error {
+	tick := time.NewTicker(helpInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := n.queue.feedIdle(ctx); err != nil && ctx.Err() == nil && n.store.Err() == nil {
+			n.log.Warn("no work found at the peer, will be tried again", "err", err)
+		}
+	}
+}
+
 // retain warms the cache with the newest results and then deletes, at its
 // pace, what ended before the retention.
 func (n *Node) retain(ctx context.Context) error {
@@ -213,11 +236,22 @@ func (n *Node) retain(ctx context.Context) error {
 	}
 }
 
-// expire deletes in slices until nothing is left that is old enough.
+// refreshSlice bounds the open jobs whose retention one transaction counts anew.
+const refreshSlice = 1000
+
+// expire raises the floor, where this node may do so alone, and deletes in
+// slices until nothing is left below it.
 func (n *Node) expire(ctx context.Context) error {
+	now := n.now()
+	if _, err := n.store.Refresh(ctx, now.Add(-n.cfg.Retention/2), refreshSlice); err != nil {
+		return err
+	}
+	if err := n.queue.pair.RaiseAlone(ctx); err != nil {
+		return err
+	}
 	total := 0
 	for ctx.Err() == nil {
-		dropped, err := n.store.Expire(ctx, n.now().Add(-n.cfg.Retention))
+		dropped, err := n.store.Expire(ctx)
 		if err != nil {
 			return err
 		}

@@ -34,29 +34,35 @@ type status struct {
 func (s *status) Status(ctx context.Context) (api.Status, error) {
 	now := s.now()
 	c, disk := s.store.Counts(), s.store.Disk()
-	oldest, err := s.oldestQueued(ctx, now, c)
+	peer := s.peer()
+	oldest, err := s.oldestQueued(ctx, now, c, peer)
 	if err != nil {
 		return api.Status{}, err
 	}
 	leased, unsaved, workers := s.queue.leases()
 	rates := s.queue.meter.rates(now)
+	// Both nodes have all rows, and each says how many of its own are leased: so
+	// both give the same figures once they are in step.
+	here := max(c.Open-s.store.CountsOf(peer.Node).Open, 0)
+	mine := min(int64(leased), here)
 	st := api.Status{
-		Jobs: max(c.Open-int64(leased), 0),
+		Jobs: here - mine + peer.Waiting,
 		Node: s.cfg.Name, Version: s.version, Boot: s.store.Boot().String(), StartedAt: s.startedAt.UTC(), Now: now.UTC(),
-		Leased: min(int64(leased), c.Open), Completed: c.Completed, Failed: c.Failed, Cancelled: c.Cancelled, Pulled: c.Pulled,
+		Leased: mine + peer.Leased, Completed: c.Completed, Failed: c.Failed, Cancelled: c.Cancelled, Pulled: c.Pulled,
 		RemainingIterations: max(c.Remaining.Float()-unsaved.Float(), 0), OldestQueuedAt: oldest,
 		RateIterations: rates.iterations, RateCompleted: rates.completed, RateEnqueued: rates.enqueued,
 		Retention: s.cfg.Retention.String(), RetentionSecs: s.cfg.Retention.Seconds(),
 		StoreBytes: disk.StoreBytes, WALBytes: disk.WALBytes, DiskFreeBytes: disk.FreeBytes, Writable: disk.Full == nil,
-		Alarms:     s.queue.alarms.Load(),
+		Alarms:     s.queue.alarms.Load() + s.store.Disagreements(),
 		WorkerList: workers,
 		Fleet:      api.FleetStatus{Kind: "none", Instances: []api.Instance{}},
 		Cache: api.CacheStatus{
 			Enabled: s.cfg.CacheEntries > 0, Entries: s.queue.cache.len(), Max: s.cfg.CacheEntries,
 			Hits: s.queue.cache.hits.Load(), Misses: s.queue.cache.misses.Load(),
 		},
+		Peer: peer,
 	}
-	st.Queued = st.Jobs
+	st.Queued, st.Workers = st.Jobs, peer.Workers
 	for _, w := range workers {
 		st.Workers += w.Cores
 	}
@@ -66,8 +72,50 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 	return st, nil
 }
 
+// peer returns the other node as this one sees it.
+func (s *status) peer() api.PeerStatus {
+	if !s.queue.pair.Paired() {
+		return api.PeerStatus{Session: api.SessionNone}
+	}
+	p := s.queue.pair.Peer()
+	n := p.Counters
+	st := api.PeerStatus{
+		Node: p.Node, Session: p.Session.String(), Since: instant(p.Since), Reason: p.Reason, Refused: p.Refused,
+		API: p.API, Gossip: p.Gossip, Alive: p.Alive, Gone: p.Gone, HeardAt: instant(p.HeardAt), Heard: p.LoadFresh,
+		UnderReplicated: max(p.UnderReplicated, 0), LagSeconds: p.Lag.Seconds(), Behind: max(p.Behind, 0),
+		Refilling: p.Refilling, Complete: p.Complete, PeerComplete: p.PeerComplete, SkewSeconds: p.Skew.Seconds(),
+		Floor:   instant(p.Floor),
+		Compare: api.CompareStatus{Ranges: n.Compared, Differed: n.Differed, Repaired: n.Repaired, Alarms: n.Alarms},
+		Counters: api.PeerCounters{
+			RowsIn: n.RowsIn, RowsOut: n.RowsOut, CopiesIn: n.CopiesIn, CopiesOut: n.CopiesOut, CopiesDropped: n.CopiesDropped,
+			AckTimeouts: n.AckTimeouts, Refusals: n.Refusals, BadFrames: n.BadFrames, Strangers: n.Strangers,
+			Resets: n.Resets, FloorRounds: n.FloorRounds, Stolen: n.Stolen, TakenOver: s.queue.takenOver.Load(),
+			Conflicts: s.store.Conflicts(),
+		},
+	}
+	open := s.store.CountsOf(p.Node).Open
+	if p.LoadFresh {
+		if p.Refilling || !p.Complete { // it knows of more than is here
+			open = p.Load.Waiting + p.Load.Leased
+		}
+		st.Leased, st.Workers = min(p.Load.Leased, open), int(p.Load.Workers)
+	}
+	st.Waiting = open - st.Leased
+	return st
+}
+
+// instant is t for JSON, nil for the zero time.
+func instant(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
 // oldestQueued returns when the oldest waiting job came in, nil if none waits.
-func (s *status) oldestQueued(ctx context.Context, now time.Time, c jobs.Counts) (*time.Time, error) {
+// Of the peer's jobs it knows that only while none of them is leased.
+func (s *status) oldestQueued(ctx context.Context, now time.Time, c jobs.Counts, peer api.PeerStatus) (*time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.Open == 0 {
@@ -82,6 +130,15 @@ func (s *status) oldestQueued(ctx context.Context, now time.Time, c jobs.Counts)
 		var err error
 		if at, err = s.store.Oldest(ctx, s.cfg.Name); err != nil {
 			return nil, err
+		}
+	}
+	if peer.Leased == 0 && peer.Waiting > 0 {
+		there, err := s.store.Oldest(ctx, peer.Node)
+		if err != nil {
+			return nil, err
+		}
+		if at.IsZero() || !there.IsZero() && there.Before(at) {
+			at = there
 		}
 	}
 	s.oldest, s.oldestAt = nil, now

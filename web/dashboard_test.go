@@ -39,6 +39,16 @@ func busyStatus() api.Status {
 		Writable: true, Cache: api.CacheStatus{Enabled: true, Entries: 5, Max: 1000, Hits: 21, Misses: 34},
 		WorkerList: []api.WorkerStatus{{Name: "a/0", Cores: 1, Leases: 4, Rate: 3.2e6, SeenAt: now}, {Name: "a/1", Cores: 1, Leases: 3, Rate: 3.2e6, SeenAt: now}},
 		Fleet:      api.FleetStatus{Kind: "none", Instances: []api.Instance{}},
+		Peer: api.PeerStatus{
+			Node: "b", Session: "catchup", Since: &oldest, Reason: "catchup: the peer is catching up", API: "127.0.0.1:5001", Gossip: "127.0.0.1:7947",
+			Alive: true, HeardAt: &now, Heard: true, Waiting: 80, Leased: 1, Workers: 1,
+			UnderReplicated: 34, LagSeconds: 1.5, Behind: 9, Complete: true, PeerComplete: true, SkewSeconds: -0.25,
+			Compare: api.CompareStatus{Ranges: 114, Differed: 115, Repaired: 116, Alarms: 117},
+			Counters: api.PeerCounters{
+				RowsIn: 101, RowsOut: 102, Resets: 103, AckTimeouts: 104, Refusals: 105, BadFrames: 106, CopiesIn: 107, CopiesOut: 108,
+				CopiesDropped: 109, Strangers: 110, FloorRounds: 111, Stolen: 112, TakenOver: 113, Conflicts: 118,
+			},
+		},
 	}
 }
 

@@ -31,6 +31,7 @@ func jobOf(v jobs.View) api.Job {
 		Error:            v.Err,
 		Durability:       v.Durability.String(),
 		DurabilityReason: v.Durability.Reason,
+		Replicated:       v.Durability.Both,
 		Attempts:         v.Attempts,
 		Worker:           v.Worker,
 		Node:             v.Home,

@@ -91,6 +91,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if retry > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64((retry+time.Second-1)/time.Second), 10))
 	}
+	if e, ok := errors.AsType[*jobs.Error](err); ok && e.Written {
+		setDurability(h, jobs.Durability{})
+	}
 	h.Set("Content-Type", api.MediaProblem)
 	h.Set("Cache-Control", "no-store")
 	switch p.Status {

@@ -13,18 +13,26 @@ const defaultPage = 100
 
 // jobRequest asks for one job.
 type jobRequest struct {
-	id   jobs.ID
-	wait time.Duration
+	id         jobs.ID
+	wait       time.Duration
+	replicated bool // wait for the copy, not for the end
 }
 
+// waitReplicated is the wait that ends when both nodes have the job.
+const waitReplicated = "replicated"
+
 func (q *jobRequest) read(p *params) (err error) {
-	q.wait = p.wait()
+	if v, _ := p.get("wait"); v == waitReplicated {
+		q.replicated, q.wait = true, jobs.MaxWait
+	} else {
+		q.wait = p.wait()
+	}
 	q.id, err = p.id()
 	return err
 }
 
-// getJob answers GET /v1/jobs/{id}, with a wait when the job has ended or the
-// wait is over. A node that stops answers at once, with the job as it is.
+// getJob answers GET /v1/jobs/{id}, with a wait when the job has ended, or is on
+// both disks, or the wait is over. A node that stops answers at once, with the job as it is.
 func (s *Server) getJob(ctx context.Context, req jobRequest) (api.Job, error) {
 	if req.wait > 0 && !s.stopping() {
 		release, err := s.hold(1)
@@ -34,7 +42,11 @@ func (s *Server) getJob(ctx context.Context, req jobRequest) (api.Job, error) {
 		defer release()
 		waiting, cancel := s.untilStop(ctx)
 		defer cancel()
-		v, err := s.cfg.Reader.Job(waiting, req.id, req.wait)
+		ask := s.cfg.Reader.Job
+		if req.replicated {
+			ask = s.cfg.Reader.JobReplicated
+		}
+		v, err := ask(waiting, req.id, req.wait)
 		if err == nil || !s.stopping() {
 			return jobOf(v), err
 		}

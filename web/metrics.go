@@ -27,6 +27,15 @@ func one[N int | int64 | uint64 | float64](f func(s *api.Status) N) func(*api.St
 	return func(s *api.Status, set func(float64, ...string)) { set(float64(f(s))) }
 }
 
+// direction reads a figure of what comes in from the peer and what goes out to it.
+func direction(f func(s *api.Status) (in, out int64)) func(*api.Status, func(float64, ...string)) {
+	return func(s *api.Status, set func(float64, ...string)) {
+		in, out := f(s)
+		set(float64(in), "in")
+		set(float64(out), "out")
+	}
+}
+
 // yes is 1 for true.
 func yes(b bool) int {
 	if b {
@@ -37,7 +46,7 @@ func yes(b bool) int {
 
 // figures are the metrics, in the order of a job's life and then the node's.
 var figures = []figure{
-	{"workmanager_jobs", "Jobs this node knows, by state.", prometheus.GaugeValue, []string{"state"},
+	{"workmanager_jobs", "Jobs of the pair as this node knows them, by state. Do not add up those of two nodes.", prometheus.GaugeValue, []string{"state"},
 		func(s *api.Status, set func(float64, ...string)) {
 			set(float64(s.Queued), string(jobs.StateQueued))
 			set(float64(s.Leased), string(jobs.StateLeased))
@@ -62,9 +71,9 @@ var figures = []figure{
 		one(func(s *api.Status) float64 { return s.RateCompleted })},
 	{"workmanager_jobs_enqueued_per_second", "Jobs enqueued a second, over the last 10 s.", prometheus.GaugeValue, nil,
 		one(func(s *api.Status) float64 { return s.RateEnqueued })},
-	{"workmanager_workers", "Live workers, one a core.", prometheus.GaugeValue, nil,
+	{"workmanager_workers", "Live workers of both nodes, one a core.", prometheus.GaugeValue, nil,
 		one(func(s *api.Status) int { return s.Workers })},
-	{"workmanager_leases", "Leases that live workers hold.", prometheus.GaugeValue, nil,
+	{"workmanager_leases", "Leases that live workers of this node hold.", prometheus.GaugeValue, nil,
 		one(func(s *api.Status) (n int) {
 			for _, w := range s.WorkerList {
 				n += w.Leases
@@ -75,6 +84,54 @@ var figures = []figure{
 		one(func(s *api.Status) int { return len(s.Fleet.Instances) })},
 	{"workmanager_alarms_total", "Pairs of different values seen for one job. Anything but 0 needs a person.", prometheus.CounterValue, nil,
 		one(func(s *api.Status) int64 { return s.Alarms })},
+	{"workmanager_peer_session", "How this node stands with its peer: 1 for the session it has, 0 for the others. In sync a write waits for the peer.", prometheus.GaugeValue, []string{"session"},
+		func(s *api.Status, set func(float64, ...string)) {
+			for _, name := range api.Sessions {
+				set(float64(yes(s.Peer.Session == name)), name)
+			}
+		}},
+	{"workmanager_peer_clock_skew_seconds", "The peer's clock less that of this node.", prometheus.GaugeValue, nil,
+		one(func(s *api.Status) float64 { return s.Peer.SkewSeconds })},
+	{"workmanager_peer_complete", "1 if all that the peer had was read since the start of this node.", prometheus.GaugeValue, nil,
+		one(func(s *api.Status) int { return yes(s.Peer.Complete) })},
+	{"workmanager_under_replicated_rows", "Rows that are here and perhaps not at the peer, at most.", prometheus.GaugeValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.UnderReplicated })},
+	{"workmanager_replication_lag_rows", "Rows that one node has and the other perhaps not, at most: out, those of this node; in, those of the peer.", prometheus.GaugeValue, []string{"direction"},
+		direction(func(s *api.Status) (in, out int64) { return s.Peer.Behind, s.Peer.UnderReplicated })},
+	{"workmanager_replication_lag_seconds", "Age of the oldest row that is here and perhaps not at the peer, not counted beyond some 20 s; 0 if there is none.", prometheus.GaugeValue, nil,
+		one(func(s *api.Status) float64 { return s.Peer.LagSeconds })},
+	{"workmanager_replication_rows_total", "Rows that the feed has carried.", prometheus.CounterValue, []string{"direction"},
+		direction(func(s *api.Status) (in, out int64) { return s.Peer.Counters.RowsIn, s.Peer.Counters.RowsOut })},
+	{"workmanager_replication_resets_total", "Times that the peer's feed had to be read anew from an earlier place.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Counters.Resets })},
+	{"workmanager_ack_timeouts_total", "Writes answered as local because the peer did not confirm in time.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Counters.AckTimeouts })},
+	{"workmanager_peer_refusals_total", "Times that one of the two nodes did not take the other for its peer.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Counters.Refusals })},
+	{"workmanager_peer_bad_frames_total", "Frames of the peer that could not be read.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Counters.BadFrames })},
+	{"workmanager_gossip_copies_total", "Rows that gossip has carried, best effort.", prometheus.CounterValue, []string{"direction"},
+		direction(func(s *api.Status) (in, out int64) { return s.Peer.Counters.CopiesIn, s.Peer.Counters.CopiesOut })},
+	{"workmanager_gossip_copies_dropped_total", "Rows that gossip had no room for; the feed carries them.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Counters.CopiesDropped })},
+	{"workmanager_gossip_strangers_total", "Nodes that were kept out of gossip.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Counters.Strangers })},
+	{"workmanager_floor_rounds_total", "Rounds in which both nodes agreed on the floor of retention.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Counters.FloorRounds })},
+	{"workmanager_jobs_stolen_total", "Jobs that the living peer gave to this node, whose workers had none.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Counters.Stolen })},
+	{"workmanager_jobs_taken_over_total", "Jobs of a dead peer that this node has made its own.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Counters.TakenOver })},
+	{"workmanager_key_conflicts_total", "Idempotency keys that came with different work at the two nodes while they were apart.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Counters.Conflicts })},
+	{"workmanager_compare_ranges_total", "Ranges of rows compared with the peer's.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Compare.Ranges })},
+	{"workmanager_compare_differences_total", "Compared ranges that differed.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Compare.Differed })},
+	{"workmanager_compare_repaired_rows_total", "Rows repaired because they differed.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Compare.Repaired })},
+	{"workmanager_compare_alarms_total", "Ranges that differ again after their repair. Anything but 0 needs a person.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Peer.Compare.Alarms })},
 	{"workmanager_store_bytes", "Size of the database file.", prometheus.GaugeValue, nil,
 		one(func(s *api.Status) int64 { return s.StoreBytes })},
 	{"workmanager_store_wal_bytes", "Size of the database's write-ahead log.", prometheus.GaugeValue, nil,

@@ -35,6 +35,35 @@ func TestMetrics(t *testing.T) {
 		`workmanager_leases 7`,
 		`workmanager_fleet_instances 0`,
 		`workmanager_alarms_total 0`,
+		`workmanager_peer_session{session="none"} 0`,
+		`workmanager_peer_session{session="down"} 0`,
+		`workmanager_peer_session{session="connected"} 0`,
+		`workmanager_peer_session{session="catchup"} 1`,
+		`workmanager_peer_session{session="sync"} 0`,
+		`workmanager_peer_clock_skew_seconds -0.25`,
+		`workmanager_peer_complete 1`,
+		`workmanager_under_replicated_rows 34`,
+		`workmanager_replication_lag_rows{direction="in"} 9`,
+		`workmanager_replication_lag_rows{direction="out"} 34`,
+		`workmanager_replication_lag_seconds 1.5`,
+		`workmanager_replication_rows_total{direction="in"} 101`,
+		`workmanager_replication_rows_total{direction="out"} 102`,
+		`workmanager_replication_resets_total 103`,
+		`workmanager_ack_timeouts_total 104`,
+		`workmanager_peer_refusals_total 105`,
+		`workmanager_peer_bad_frames_total 106`,
+		`workmanager_gossip_copies_total{direction="in"} 107`,
+		`workmanager_gossip_copies_total{direction="out"} 108`,
+		`workmanager_gossip_copies_dropped_total 109`,
+		`workmanager_gossip_strangers_total 110`,
+		`workmanager_floor_rounds_total 111`,
+		`workmanager_jobs_stolen_total 112`,
+		`workmanager_jobs_taken_over_total 113`,
+		`workmanager_key_conflicts_total 118`,
+		`workmanager_compare_ranges_total 114`,
+		`workmanager_compare_differences_total 115`,
+		`workmanager_compare_repaired_rows_total 116`,
+		`workmanager_compare_alarms_total 117`,
 		`workmanager_store_bytes 4.2991616e+07`,
 		`workmanager_store_wal_bytes 2.097152e+06`,
 		`workmanager_disk_free_bytes 9.4489280512e+10`,
@@ -74,7 +103,7 @@ func TestMetrics(t *testing.T) {
 
 func TestMetrics_of_nothing(t *testing.T) {
 	text := body(t, get(pageServer(t, fixedStatus{}), "GET", "/metrics"))
-	for _, line := range []string{"workmanager_oldest_queued_age_seconds 0", "workmanager_writable 0", "workmanager_cache_max_entries 0"} {
+	for _, line := range []string{"workmanager_oldest_queued_age_seconds 0", "workmanager_writable 0", "workmanager_cache_max_entries 0", `workmanager_peer_session{session="sync"} 0`} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("no %q", line)
 		}

@@ -40,7 +40,10 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request) error {
 	case consume && s.stopping():
 		return errStopping()
 	case consume:
-		found, err = s.cfg.Queue.Consume(r.Context(), int(top), key)
+		var d jobs.Durability
+		if found, d, err = s.cfg.Queue.Consume(r.Context(), int(top), key); err == nil {
+			setDurability(h, d)
+		}
 	default:
 		found, err = s.cfg.Reader.Pull(r.Context(), int(top))
 	}

@@ -17,9 +17,9 @@ type Queue interface {
 	Enqueue(ctx context.Context, batch []jobs.Job, ack jobs.Ack) ([]jobs.Outcome, error)
 	// Cancel withdraws jobs; with purge it erases v1, checkpoint and value too.
 	Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.Ack) ([]jobs.Outcome, error)
-	// Consume hands out the oldest results, each once. The same key, if not
-	// empty, gets the same results again.
-	Consume(ctx context.Context, top int, key string) ([]jobs.Result, error)
+	// Consume hands out the oldest results, each once, and says how durable that
+	// is. The same key, if not empty, gets the same results again.
+	Consume(ctx context.Context, top int, key string) ([]jobs.Result, jobs.Durability, error)
 }
 
 // Reader is what clients read.
@@ -27,6 +27,9 @@ type Reader interface {
 	// Job returns one job. With a wait it returns when the job has ended or the
 	// wait is over, whichever is first.
 	Job(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.View, error)
+	// JobReplicated is Job, but that the wait is for both nodes to have the job on
+	// their disks.
+	JobReplicated(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.View, error)
 	// Jobs returns a page of jobs.
 	Jobs(ctx context.Context, q jobs.ListQuery) (jobs.List, error)
 	// Pull returns the newest results, newest first, and changes nothing.

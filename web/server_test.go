@@ -194,6 +194,7 @@ type fake struct {
 	cancel  func(ids []jobs.ID) ([]jobs.Outcome, error)
 	consume func(top int, key string) ([]jobs.Result, error)
 	job     func(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.View, error)
+	copied  func(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.View, error)
 	pull    func(top int) ([]jobs.Result, error)
 	results func(ctx context.Context, q jobs.ResultsQuery) (jobs.Results, error)
 	status  func() (api.Status, error)
@@ -221,11 +222,15 @@ func accept(batch []jobs.Job) []jobs.Outcome {
 func (f *fake) Cancel(_ context.Context, ids []jobs.ID, _ bool, _ jobs.Ack) ([]jobs.Outcome, error) {
 	return f.cancel(ids)
 }
-func (f *fake) Consume(_ context.Context, top int, key string) ([]jobs.Result, error) {
-	return f.consume(top, key)
+func (f *fake) Consume(_ context.Context, top int, key string) ([]jobs.Result, jobs.Durability, error) {
+	found, err := f.consume(top, key)
+	return found, jobs.Durability{Reason: "no peer"}, err
 }
 func (f *fake) Job(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.View, error) {
 	return f.job(ctx, id, wait)
+}
+func (f *fake) JobReplicated(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.View, error) {
+	return f.copied(ctx, id, wait)
 }
 func (f *fake) Jobs(context.Context, jobs.ListQuery) (jobs.List, error) { return jobs.List{}, nil }
 func (f *fake) Pull(_ context.Context, top int) ([]jobs.Result, error)  { return f.pull(top) }

@@ -37,6 +37,7 @@ type entry struct {
 	rate     float64
 	saved    time.Time // when progress was last made durable, or the grant
 	durable  uint64    // the iterations that the row knows of
+	before   uint64    // what it knew before the last Due
 }
 
 // New returns an empty table whose fences carry boot.
@@ -149,14 +150,14 @@ func (t *Table) Due(now time.Time, ref jobs.LeaseRef, interval time.Duration) (j
 	if e == nil || e.progress.Done <= e.start.Done || now.Sub(e.saved) < interval {
 		return jobs.Progress{}, false
 	}
-	e.saved, e.durable = now, e.progress.Done
+	e.saved, e.durable, e.before = now, e.progress.Done, e.durable
 	return e.progress, true
 }
 
 // NotSaved takes back what Due said: the progress could not be made durable.
 func (t *Table) NotSaved(ref jobs.LeaseRef) {
 	if e := t.held(ref); e != nil {
-		e.saved, e.durable = time.Time{}, e.start.Done
+		e.saved, e.durable = time.Time{}, e.before
 	}
 }
 
@@ -196,6 +197,37 @@ func (t *Table) Expire(now time.Time) []jobs.ID {
 		t.release(t.entries[id])
 	}
 	return lost
+}
+
+// Spare returns up to n waiting jobs that have at least so many iterations to
+// go, in the order of their leases, and forgets them.
+func (t *Table) Spare(n int, least uint64) []jobs.ID {
+	var ids []jobs.ID
+	var kept []*entry
+	for len(ids) < n && len(t.waiting) > 0 && len(kept) < maxKept {
+		e := heap.Pop(&t.waiting).(*entry) //nolint:forcetypeassert // only entries are pushed
+		if e.iterations-e.start.Done < least {
+			kept = append(kept, e)
+			continue
+		}
+		ids = append(ids, e.id)
+		delete(t.entries, e.id)
+	}
+	for _, e := range kept {
+		heap.Push(&t.waiting, e)
+	}
+	return ids
+}
+
+// maxKept bounds the jobs that Spare passes over.
+const maxKept = 4096
+
+// Holder returns who has the job and how far it is, "" if nobody has.
+func (t *Table) Holder(id jobs.ID) (worker string, done, iterations uint64) {
+	if e := t.entries[id]; e != nil && e.holder != "" {
+		return e.holder, e.progress.Done, e.iterations
+	}
+	return "", 0, 0
 }
 
 // Remove forgets a job that has ended or has gone to another home.

@@ -58,6 +58,28 @@ func work(tb testing.TB, n int, iterations uint64) []store.Submission {
 	return batch
 }
 
+// expire counts the retention of this node's open jobs anew, raises the floor as
+// a node without a peer does, and drops what is below it.
+func expire(tb testing.TB, s *store.Store, before time.Time) int {
+	tb.Helper()
+	ctx := context.Background()
+	if _, err := s.Refresh(ctx, before, 1<<20); err != nil {
+		tb.Fatal(err)
+	}
+	floor, _, err := s.Promise(ctx, before)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := s.Raise(ctx, floor); err != nil {
+		tb.Fatal(err)
+	}
+	n, err := s.Expire(ctx)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}
+
 // BenchmarkEnqueue commits batches of a size, each on the disk before the next.
 func BenchmarkEnqueue(b *testing.B) {
 	for _, size := range []int{1, 64, 512} {
@@ -88,7 +110,7 @@ func BenchmarkComplete(b *testing.B) {
 					b.Fatal(err)
 				}
 				b.StartTimer()
-				if _, err := s.Apply(b.Context(), complete(batch)); err != nil {
+				if _, err := s.Record(b.Context(), complete(batch)); err != nil {
 					b.Fatal(err)
 				}
 			}

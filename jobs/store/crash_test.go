@@ -132,7 +132,7 @@ func (r *recording) verdict(dir string, n int) string {
 			return fmt.Sprintf("cannot be read: %v", err)
 		}
 		for _, j := range page {
-			got[j.ID] = j
+			got[j.Job.ID] = j.Job
 		}
 		if q.After = next; !more {
 			break

@@ -10,7 +10,7 @@ import (
 // Cursors are opaque to clients: a kind, then fields, in base64url. A kind is
 // never given another meaning; a cursor that does not parse is refused.
 const (
-	cursorResults = 'R' // boot, rseq
+	cursorResults = 'R' // boot, rseq, and perhaps the same of the peer
 	cursorCreated = 'C' // created_at, n
 	cursorOpen    = 'O' // priority, created_at, n
 	cursorEnded   = 'E' // created_at, n
@@ -37,17 +37,40 @@ func parseCursor(s string, kind byte, fields ...*int64) error {
 	return nil
 }
 
-// resultsCursor packs a place in the results of this node.
-func resultsCursor(boot jobs.ID, n jobs.RSeq) string {
-	b := append([]byte{cursorResults}, boot[:]...)
-	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint64(b, uint64(n)))
+// place is a place in the results of one boot of a node.
+type place struct {
+	boot jobs.ID
+	n    jobs.RSeq
 }
 
-func parseResultsCursor(s string) (boot jobs.ID, n jobs.RSeq, err error) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(b) != 25 || b[0] != cursorResults || b[17] > 127 {
-		return boot, 0, jobs.Invalid("query", "after", "value_error.cursor", "is no cursor of the results; leave it out to begin at the oldest")
+// resultsCursor packs a place in the results of this node and, if its boot is
+// not zero, the place that stands for it at the peer.
+func resultsCursor(here, there place) string {
+	b := append([]byte{cursorResults}, here.boot[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(here.n))
+	if there.boot != (jobs.ID{}) {
+		b = append(b, there.boot[:]...)
+		b = binary.BigEndian.AppendUint64(b, uint64(there.n))
 	}
-	copy(boot[:], b[1:])
-	return boot, jobs.RSeq(binary.BigEndian.Uint64(b[17:])), nil
+	return base64.RawURLEncoding.EncodeToString(b)
 }
+
+// parseResultsCursor returns the places of a cursor, one or two.
+func parseResultsCursor(s string) ([]place, error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil || len(b) != 25 && len(b) != 49 || b[0] != cursorResults {
+		return nil, errResultsCursor
+	}
+	var places []place
+	for b = b[1:]; len(b) > 0; b = b[24:] {
+		if b[16] > 127 {
+			return nil, errResultsCursor
+		}
+		p := place{n: jobs.RSeq(binary.BigEndian.Uint64(b[16:]))}
+		copy(p.boot[:], b)
+		places = append(places, p)
+	}
+	return places, nil
+}
+
+var errResultsCursor = jobs.Invalid("query", "after", "value_error.cursor", "is no cursor of the results; leave it out to begin at the oldest")

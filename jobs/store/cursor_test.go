@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"testing"
 
 	"workmanager/jobs"
@@ -11,7 +12,8 @@ import (
 func FuzzCursors(f *testing.F) {
 	f.Add(cursor(cursorCreated, 1, 2))
 	f.Add(cursor(cursorOpen, 9, -1, 1<<62))
-	f.Add(resultsCursor(jobs.ID{1, 2, 3}, 77))
+	f.Add(resultsCursor(place{jobs.ID{1, 2, 3}, 77}, place{}))
+	f.Add(resultsCursor(place{jobs.ID{1, 2, 3}, 77}, place{jobs.ID{4, 5}, 9}))
 	f.Add("")
 	f.Add("Qw==")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -26,12 +28,22 @@ func FuzzCursors(f *testing.F) {
 		if err := parseCursor(s, cursorOpen, &a, &b, &c); err == nil && cursor(cursorOpen, a, b, c) != s {
 			t.Errorf("parseCursor(%q) = %d, %d, %d", s, a, b, c)
 		}
-		boot, n, err := parseResultsCursor(s)
+		places, err := parseResultsCursor(s)
 		switch {
-		case err == nil && (resultsCursor(boot, n) != s || n < 0):
-			t.Errorf("parseResultsCursor(%q) = %v, %d", s, boot, n)
+		case err == nil && (len(places) < 1 || len(places) > 2 || again(places) != s):
+			t.Errorf("parseResultsCursor(%q) = %v", s, places)
+		case err == nil && slices.ContainsFunc(places, func(p place) bool { return p.n < 0 }):
+			t.Errorf("parseResultsCursor(%q) = %v, below the first", s, places)
 		case err != nil && jobs.CodeOf(err) != jobs.CodeInvalid:
 			t.Errorf("parseResultsCursor(%q) = %v, want %s", s, err, jobs.CodeInvalid)
 		}
 	})
+}
+
+// again packs places that were unpacked. A second place of no boot is none.
+func again(places []place) string {
+	if len(places) == 1 {
+		return resultsCursor(places[0], place{})
+	}
+	return resultsCursor(places[0], places[1])
 }

@@ -115,6 +115,8 @@ func (d *driver) step() error {
 		return d.enqueue(1 + d.rng.IntN(20))
 	case n < 17:
 		return d.apply(1 + d.rng.IntN(12))
+	case n < 18 && d.expires && d.rng.IntN(3) == 0:
+		return d.refresh()
 	case n < 18 && d.expires:
 		return d.expire()
 	}
@@ -237,7 +239,7 @@ func (d *driver) apply(n int) error {
 		facts[i] = store.Fact{ID: d.known(), Apply: d.fact()}
 		d.touched = append(d.touched, facts[i].ID)
 	}
-	out, err := d.s.Apply(context.Background(), facts)
+	out, err := d.s.Record(context.Background(), facts)
 	if err != nil {
 		return err
 	}
@@ -245,13 +247,13 @@ func (d *driver) apply(n int) error {
 		old, known := d.rows[facts[i].ID]
 		if !known {
 			if e.Found || e.Changed {
-				d.tb.Errorf("Apply(unknown %v) = %+v", facts[i].ID, e)
+				d.tb.Errorf("Record(unknown %v) = %+v", facts[i].ID, e)
 			}
 			continue
 		}
 		want, changed := facts[i].Apply(old, func() time.Time { return e.Job.DoneAt })
 		if !e.Found || e.Changed != changed || e.Job != want {
-			d.tb.Errorf("Apply to %v = %+v, want %v %v", old, e, want, changed)
+			d.tb.Errorf("Record to %v = %+v, want %v %v", old, e, want, changed)
 		}
 		if want.Rank != old.Rank {
 			d.stamped(e.Job.DoneAt)
@@ -294,20 +296,84 @@ func (d *driver) consume(top int) error {
 	return nil
 }
 
-func (d *driver) expire() error {
-	before := d.now.Add(-time.Duration(d.rng.IntN(2_000_000)) * time.Microsecond)
+// promise promises up to an instant and returns the floor that can be raised to.
+func (d *driver) promise(upTo time.Time) (time.Time, error) {
+	want := upTo
+	for _, j := range d.rows {
+		if !j.Ended() && j.Key().Before(want) {
+			want = j.Key()
+		}
+	}
+	floor, was := d.s.Floor()
+	got, head, err := d.s.Promise(context.Background(), upTo)
+	if err != nil {
+		return got, err
+	}
+	if !got.Equal(want) || head != d.s.Head() {
+		d.tb.Errorf("Promise(%v) = %v, %d, want %v, %d", upTo, got, head, want, d.s.Head())
+	}
+	if _, is := d.s.Floor(); want.After(floor) && is.Before(want) || is.Before(was) {
+		d.tb.Errorf("Promise(%v): the promise is %v, was %v, the floor %v", upTo, is, was, floor)
+	}
+	if got.Before(floor) {
+		return floor, nil
+	}
+	return got, nil
+}
+
+// refresh counts the retention of old open jobs anew.
+func (d *driver) refresh() error {
+	before := d.now.Add(-time.Duration(d.rng.IntN(1_000_000)) * time.Microsecond)
 	d.touched = d.touched[:0]
+	for _, j := range d.rows {
+		if !j.Ended() && j.Key().Before(before) {
+			d.touched = append(d.touched, j.ID)
+		}
+	}
+	n, err := d.s.Refresh(context.Background(), before, 1000)
+	if err != nil {
+		return err
+	}
+	if n != len(d.touched) {
+		d.tb.Errorf("Refresh(%v) = %d, want %d", before, n, len(d.touched))
+	}
+	for _, id := range d.touched {
+		want := d.rows[id]
+		got, _, err := d.s.Job(context.Background(), id)
+		if err != nil {
+			return err
+		}
+		if want.GCAfter = got.GCAfter; got != want || !got.GCAfter.After(before) {
+			d.tb.Errorf("Refresh(%v): %v, want %v, later", before, got, want)
+		}
+		if got.GCAfter.After(d.newest) {
+			d.newest = got.GCAfter
+		}
+		d.set(got)
+	}
+	return nil
+}
+
+func (d *driver) expire() error {
+	d.touched = d.touched[:0]
+	before, err := d.promise(d.now.Add(-time.Duration(d.rng.IntN(2_000_000)) * time.Microsecond))
+	if err != nil {
+		return err
+	}
 	for _, j := range d.rows {
 		if j.Ended() && j.CreatedAt.Before(before) && j.GCAfter.Before(before) {
 			d.touched = append(d.touched, j.ID)
 		}
 	}
-	n, err := d.s.Expire(context.Background(), before)
+	if err := d.s.Raise(context.Background(), before); err != nil {
+		return err
+	}
+	n, err := d.s.Expire(context.Background())
 	if err != nil {
 		return err
 	}
 	if n != len(d.touched) {
-		d.tb.Errorf("Expire(%v) = %d, want %d", before, n, len(d.touched))
+		d.tb.Errorf("Expire() below %v = %d, want %d", before, n, len(d.touched))
 	}
 	for _, id := range d.touched {
 		delete(d.rows, id)
@@ -337,7 +403,8 @@ func all(tb testing.TB, s *store.Store) map[jobs.ID]jobs.Job {
 		if err != nil {
 			tb.Fatalf("List(%+v) = %v", q, err)
 		}
-		for _, j := range page {
+		for _, r := range page {
+			j := r.Job
 			if _, twice := rows[j.ID]; twice {
 				tb.Errorf("List(%+v): job %v twice", q, j.ID)
 			}

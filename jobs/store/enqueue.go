@@ -86,12 +86,12 @@ func (s *Store) repeats(ctx context.Context, batch []Submission, refused error) 
 		if !sub.ID.Keyed() {
 			continue
 		}
-		j, found, err := s.Job(ctx, sub.ID)
+		r, found, err := s.row(ctx, sub.ID)
 		if err != nil {
 			return nil, err
 		}
 		if found {
-			out[i], known = repeated(j, sub), true
+			out[i], known = repeated(r, sub), true
 		}
 	}
 	if !known {
@@ -101,12 +101,13 @@ func (s *Store) repeats(ctx context.Context, batch []Submission, refused error) 
 }
 
 // repeated is what becomes of a job whose ID is there already.
-func repeated(there jobs.Job, sub *jobs.Job) jobs.Outcome {
+func repeated(r row, sub *jobs.Job) jobs.Outcome {
+	there := r.job
 	if there.Iterations != sub.Iterations || !there.Purged && there.V1 != sub.V1 {
-		return jobs.Outcome{Job: there, Err: jobs.Errorf(jobs.CodeConflict,
+		return jobs.Outcome{Job: there, LSeq: r.lseq, Err: jobs.Errorf(jobs.CodeConflict,
 			"this Idempotency-Key came before, for job %s, with other data or iterations; use a new key for new work", there.ID)}
 	}
-	return jobs.Outcome{Job: there, Existed: true}
+	return jobs.Outcome{Job: there, Existed: true, LSeq: r.lseq}
 }
 
 // fresh is a job to insert and where its outcome goes.
@@ -166,7 +167,7 @@ func (w *writer) insert(batch []fresh, done bool) error {
 			w.rseq++
 			args = append(args, j.Result[:], int64(w.rseq), micros(j.DoneAt), micros(j.GCAfter))
 		}
-		*batch[i].out = jobs.Outcome{Job: j}
+		*batch[i].out = jobs.Outcome{Job: j, LSeq: w.lseq}
 	}
 	stmt := w.stmts.insertOpen
 	switch {
@@ -208,7 +209,7 @@ func rseqIf(done bool, n jobs.RSeq) jobs.RSeq {
 func (w *writer) inserted(r row) {
 	w.count(jobs.Job{}, r.job)
 	w.remember(r)
-	w.changed = append(w.changed, jobs.Changed{Job: r.job, LSeq: r.lseq})
+	w.changed = append(w.changed, jobs.Changed{Row: r.wire(), RSeq: r.rseq, Via: r.via})
 }
 
 // settle tells, after an INSERT that found IDs which were there already, which
@@ -224,9 +225,9 @@ func (w *writer) settle(batch []fresh, first jobs.LSeq, firstR jobs.RSeq) error 
 		if mine {
 			w.lseq, w.rseq = r.lseq, max(w.rseq, r.rseq)
 			w.inserted(r)
-			*batch[i].out = jobs.Outcome{Job: r.job}
+			*batch[i].out = jobs.Outcome{Job: r.job, LSeq: r.lseq}
 		} else {
-			*batch[i].out = repeated(r.job, &batch[i].sub.Job)
+			*batch[i].out = repeated(r, &batch[i].sub.Job)
 		}
 	}
 	return nil

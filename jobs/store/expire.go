@@ -18,13 +18,17 @@ INSERT INTO meta (k, v) VALUES ('lseq_high', ?1), ('rseq_high', ?2), ('rseq_gone
 ON CONFLICT (k) DO UPDATE SET v = max(v, excluded.v)`
 )
 
-// Expire deletes jobs that ended before the given instant, at most expireSlice
-// of them, and returns how many. An open job is never deleted. The numbers of
-// what is deleted are noted with it, so that none is ever given out again.
-func (s *Store) Expire(ctx context.Context, before time.Time) (int, error) {
+// Expire deletes ended jobs below the floor, at most expireSlice of them, and
+// returns how many. An open job is never deleted. The numbers of what is
+// deleted are noted with it, so that none is ever given out again.
+func (s *Store) Expire(ctx context.Context) (int, error) {
+	floor, _ := s.Floor()
+	if floor.IsZero() {
+		return 0, s.Err()
+	}
 	var dropped int
 	err := s.write(ctx, expireSlice, func(w *writer) (err error) {
-		dropped, err = w.expire(before)
+		dropped, err = w.expire(floor)
 		return err
 	})
 	return dropped, err

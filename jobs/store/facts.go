@@ -24,13 +24,14 @@ type Fact struct {
 // one, and whether this fact changed it.
 type Effect struct {
 	Job            jobs.Job
+	LSeq           jobs.LSeq // where the row stands
 	Found, Changed bool
 }
 
-// Apply commits the facts and returns one effect each, in their order. It
+// Record commits the facts and returns one effect each, in their order. It
 // waits for the writer rather than refuse: a result must not be lost because
 // many clients submit.
-func (s *Store) Apply(ctx context.Context, facts []Fact) ([]Effect, error) {
+func (s *Store) Record(ctx context.Context, facts []Fact) ([]Effect, error) {
 	out := make([]Effect, len(facts))
 	err := s.write(ctx, len(facts), func(w *writer) error {
 		for i, f := range facts {
@@ -38,7 +39,7 @@ func (s *Store) Apply(ctx context.Context, facts []Fact) ([]Effect, error) {
 			if err != nil {
 				return err
 			}
-			out[i] = Effect{Job: r.job, Found: found, Changed: changed}
+			out[i] = Effect{Job: r.job, LSeq: r.lseq, Found: found, Changed: changed}
 		}
 		return nil
 	})

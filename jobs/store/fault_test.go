@@ -133,9 +133,18 @@ func refusesAll(t *testing.T, s *store.Store) {
 	ctx := context.Background()
 	for name, call := range map[string]func() error{
 		"Enqueue": func() error { _, err := s.Enqueue(ctx, work(t, 1, 2)); return err },
-		"Apply":   func() error { _, err := s.Apply(ctx, complete(work(t, 1, 2))); return err },
+		"Record":  func() error { _, err := s.Record(ctx, complete(work(t, 1, 2))); return err },
 		"Consume": func() error { _, err := s.Consume(ctx, 1, "key"); return err },
-		"Expire":  func() error { _, err := s.Expire(ctx, time.Now()); return err },
+		"Expire":  func() error { _, err := s.Expire(ctx); return err },
+		"Feed":    func() error { _, err := s.Feed(ctx, jobs.FeedQuery{Rows: 1, Bytes: 1000}); return err },
+		"Receive": func() error { _, err := s.Receive(ctx, jobs.Chunk{}); return err },
+		"Copies":  func() error { _, _, err := s.ReceiveCopies(ctx, jobs.ID{1}, nil); return err },
+		"SetPeer": func() error { return s.SetPeer(ctx, "b", "", "") },
+		"Promise": func() error { _, _, err := s.Promise(ctx, time.Now()); return err },
+		"Raise":   func() error { return s.Raise(ctx, time.Now()) },
+		"Refresh": func() error { _, err := s.Refresh(ctx, time.Now(), 1); return err },
+		"Take":    func() error { _, err := s.TakeOver(ctx, "b", jobs.Capacity{Jobs: 1}); return err },
+		"Give":    func() error { _, err := s.GiveAway(ctx, []jobs.ID{{1}}, "b"); return err },
 		"Tidy":    func() error { return s.Tidy(ctx) },
 		"Job":     func() error { _, _, err := s.Job(ctx, jobs.ID{1}); return err },
 		"Open":    func() error { _, _, err := s.Open(ctx, "a", store.Place{}, 1); return err },
@@ -204,7 +213,7 @@ func TestDiskFullRecovers(t *testing.T) {
 	full.Store(true)
 	for name, call := range map[string]func() error{
 		"Enqueue": func() error { _, err := s.Enqueue(ctx, work(t, 9, 2)); return err },
-		"Apply":   func() error { _, err := s.Apply(ctx, complete(kept)); return err },
+		"Record":  func() error { _, err := s.Record(ctx, complete(kept)); return err },
 		"Consume": func() error { _, err := s.Consume(ctx, 1, "key"); return err },
 	} {
 		for range 3 {
@@ -220,8 +229,8 @@ func TestDiskFullRecovers(t *testing.T) {
 	if _, err := s.Enqueue(ctx, work(t, 9, 2)); err != nil {
 		t.Errorf("Enqueue() with room again = %v", err)
 	}
-	if out, err := s.Apply(ctx, complete(kept)); err != nil || !out[19].Changed {
-		t.Errorf("Apply() with room again = %v", err)
+	if out, err := s.Record(ctx, complete(kept)); err != nil || !out[19].Changed {
+		t.Errorf("Record() with room again = %v", err)
 	}
 	if s.Head() != head+9+20 || s.ResultsHead() != rhead+20 { // refused writes take no numbers
 		t.Errorf("heads %d and %d, want %d and %d", s.Head(), s.ResultsHead(), head+9+20, rhead+20)
@@ -245,7 +254,7 @@ func TestPoisonedFact(t *testing.T) {
 	errs := make(chan error, len(facts))
 	for i, f := range facts {
 		go func() {
-			out, err := s.Apply(t.Context(), []store.Fact{f})
+			out, err := s.Record(t.Context(), []store.Fact{f})
 			switch {
 			case i == 13 && err == nil:
 				err = errors.New("the broken fact was taken")
@@ -309,7 +318,7 @@ func TestNothingAfterAFailedSync(t *testing.T) {
 				}
 			}
 			sent <- struct{}{}
-			_, err := s.Apply(t.Context(), []store.Fact{{ID: batch[0].Job.ID, Apply: fact}})
+			_, err := s.Record(t.Context(), []store.Fact{{ID: batch[0].Job.ID, Apply: fact}})
 			errs <- err
 		}()
 	}
@@ -354,7 +363,7 @@ func TestPurgeKilledAtTheEnd(t *testing.T) {
 	gone := secrets{}
 	gone.add(batch[7].Job.V1)
 	armed.Store(true)
-	if _, err := s.Apply(t.Context(), []store.Fact{{ID: batch[7].Job.ID, Apply: purge}}); err != nil {
+	if _, err := s.Record(t.Context(), []store.Fact{{ID: batch[7].Job.ID, Apply: purge}}); err != nil {
 		t.Fatal(err)
 	}
 	if found := gone.find(t, copied); len(found) == 0 {

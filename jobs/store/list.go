@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 
 	"workmanager/jobs"
 )
@@ -20,13 +22,13 @@ WHERE rseq IS NOT NULL AND rseq > ?1 ORDER BY rseq LIMIT ?2`
 )
 
 // List returns a page of jobs: those of a state, or all for the state "".
-// Completed jobs come in the order of the results, open ones in the order in
-// which they are leased, the others by age. Which of the open jobs are leased
-// the store cannot know: for StateQueued it lists every open job.
-func (s *Store) List(ctx context.Context, home string, q jobs.ListQuery) (page []jobs.Job, next string, more bool, err error) {
+// Completed jobs come in the order of the results, open ones home by home, each
+// in the order in which they are leased, the others by age. Which of the open
+// jobs are leased the store cannot know: for StateQueued it lists every open job.
+func (s *Store) List(ctx context.Context, home string, q jobs.ListQuery) (page []jobs.Row, next string, more bool, err error) {
 	switch q.State {
 	case jobs.StateQueued:
-		return s.listOpen(ctx, home, q)
+		return s.listOpen(ctx, q)
 	case jobs.StateCompleted:
 		return s.list(ctx, q, cursorResults, func(r row) []int64 { return []int64{int64(r.rseq)} },
 			listCompletedSQL, 1)
@@ -43,7 +45,7 @@ func age(r row) []int64 { return []int64{micros(r.job.CreatedAt), r.n} }
 
 // list runs one of the statements above: first the fields of the cursor, then
 // the limit, then more. place tells a row's cursor.
-func (s *Store) list(ctx context.Context, q jobs.ListQuery, kind byte, place func(row) []int64, query string, fields int, more ...any) ([]jobs.Job, string, bool, error) {
+func (s *Store) list(ctx context.Context, q jobs.ListQuery, kind byte, place func(row) []int64, query string, fields int, more ...any) ([]jobs.Row, string, bool, error) {
 	at := make([]int64, fields)
 	if q.After != "" {
 		to := make([]*int64, fields)
@@ -63,7 +65,7 @@ func (s *Store) list(ctx context.Context, q jobs.ListQuery, kind byte, place fun
 		return nil, "", false, s.readError("list jobs", err)
 	}
 	defer rows.Close()
-	var page []jobs.Job
+	var page []jobs.Row
 	for rows.Next() {
 		if len(page) == q.Limit {
 			return page, cursor(kind, at...), true, nil
@@ -72,26 +74,70 @@ func (s *Store) list(ctx context.Context, q jobs.ListQuery, kind byte, place fun
 		if err != nil {
 			return nil, "", false, s.readError("list jobs", err)
 		}
-		page, at = append(page, r.job), place(r)
+		page, at = append(page, r.wire()), place(r)
 	}
 	return page, cursor(kind, at...), false, s.readError("list jobs", rows.Err())
 }
 
-func (s *Store) listOpen(ctx context.Context, home string, q jobs.ListQuery) ([]jobs.Job, string, bool, error) {
-	var at Place
-	if q.After != "" {
-		var priority int64
-		if err := parseCursor(q.After, cursorOpen, &priority, &at.created, &at.n); err != nil {
-			return nil, "", false, err
-		}
-		if priority < 0 || priority > jobs.MaxPriority {
-			return nil, "", false, jobs.Invalid("query", "after", "value_error.cursor", "is no cursor of this list")
-		}
-		at.started, at.priority = true, uint8(priority)
-	}
-	page, end, err := s.Open(ctx, home, at, q.Limit)
+// cursorHomes is the kind of a cursor of open jobs of all homes: priority,
+// created_at, n, and then the home's name. A name keeps its place when another
+// home comes in.
+const cursorHomes = 'H'
+
+func (s *Store) listOpen(ctx context.Context, q jobs.ListQuery) ([]jobs.Row, string, bool, error) {
+	home, at, err := parseHomesCursor(q.After)
 	if err != nil {
 		return nil, "", false, err
 	}
-	return page, cursor(cursorOpen, int64(end.priority), end.created, end.n), len(page) == q.Limit, nil
+	var page []jobs.Row
+	for _, h := range s.openHomes(home) {
+		if h != home {
+			home, at = h, Place{}
+		}
+		rows, end, err := s.openRows(ctx, home, at, q.Limit-len(page))
+		if err != nil {
+			return nil, "", false, err
+		}
+		page, at = append(page, rows...), end
+		if len(page) == q.Limit {
+			return page, homesCursor(home, at), true, nil
+		}
+	}
+	return page, homesCursor(home, at), false, nil
+}
+
+// openHomes returns the homes from a name on that may have open jobs, in order.
+func (s *Store) openHomes(from string) []string {
+	var homes []string
+	for _, home := range *s.homes.Load() {
+		if home >= from && s.CountsOf(home).Open > 0 {
+			homes = append(homes, home)
+		}
+	}
+	return homes
+}
+
+func homesCursor(home string, at Place) string {
+	if !at.started {
+		at.priority = jobs.MaxPriority
+	}
+	b := []byte{cursorHomes}
+	for _, f := range []int64{int64(at.priority), at.created, at.n} {
+		b = binary.BigEndian.AppendUint64(b, uint64(f))
+	}
+	return base64.RawURLEncoding.EncodeToString(append(b, home...))
+}
+
+func parseHomesCursor(s string) (home string, at Place, err error) {
+	if s == "" {
+		return "", Place{}, nil
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil || len(b) < 1+3*8 || b[0] != cursorHomes || binary.BigEndian.Uint64(b[1:]) > jobs.MaxPriority {
+		return "", Place{}, jobs.Invalid("query", "after", "value_error.cursor", "is no cursor of this list; leave it out to begin at the start")
+	}
+	return string(b[25:]), Place{
+		started: true, priority: uint8(binary.BigEndian.Uint64(b[1:])),
+		created: int64(binary.BigEndian.Uint64(b[9:])), n: int64(binary.BigEndian.Uint64(b[17:])),
+	}, nil
 }

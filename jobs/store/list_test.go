@@ -61,7 +61,7 @@ func TestOpenPages(t *testing.T) {
 				t.Errorf("limit %d: job %v was not seen", limit, sub.Job.ID)
 			}
 		}
-		if _, err := s.Apply(t.Context(), complete(before[:20])); err != nil {
+		if _, err := s.Record(t.Context(), complete(before[:20])); err != nil {
 			t.Fatal(err)
 		}
 		before = before[20:]
@@ -121,10 +121,10 @@ func TestList(t *testing.T) {
 		facts[i].Apply = func(j jobs.Job, at store.Clock) (jobs.Job, bool) { return j.Cancel(at()) }
 	}
 	rand.Shuffle(len(facts), func(i, k int) { facts[i], facts[k] = facts[k], facts[i] })
-	if _, err := s.Apply(t.Context(), facts); err != nil {
+	if _, err := s.Record(t.Context(), facts); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Apply(t.Context(), []store.Fact{{ID: batch[3].Job.ID, Apply: purge}, {ID: batch[45].Job.ID, Apply: purge}}); err != nil {
+	if _, err := s.Record(t.Context(), []store.Fact{{ID: batch[3].Job.ID, Apply: purge}, {ID: batch[45].Job.ID, Apply: purge}}); err != nil {
 		t.Fatal(err)
 	}
 	byAge := func(a, b jobs.Job) int { return a.CreatedAt.Compare(b.CreatedAt) }
@@ -155,7 +155,9 @@ func TestList(t *testing.T) {
 				if len(page) > limit {
 					t.Errorf("List(%+v) = %d jobs", q, len(page))
 				}
-				got = append(got, page...)
+				for _, r := range page {
+					got = append(got, r.Job)
+				}
 				if q.After = next; !more {
 					break
 				}
@@ -183,7 +185,7 @@ func TestForeignCursors(t *testing.T) {
 	if _, err := s.Enqueue(t.Context(), batch); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Apply(t.Context(), complete(batch[:3])); err != nil {
+	if _, err := s.Record(t.Context(), complete(batch[:3])); err != nil {
 		t.Fatal(err)
 	}
 	cursors := map[string]string{"garbage": "no cursor", "empty base64": "AA", "long": string(make([]byte, 5000)), "unicode": "ü≈ç"}
@@ -227,14 +229,14 @@ func TestNewest(t *testing.T) {
 	}
 	order := rand.Perm(30)
 	for _, i := range order {
-		if _, err := s.Apply(t.Context(), complete(batch[i:i+1])); err != nil {
+		if _, err := s.Record(t.Context(), complete(batch[i:i+1])); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if _, err := s.Consume(t.Context(), 4, ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Apply(t.Context(), []store.Fact{{ID: batch[order[29]].Job.ID, Apply: purge}}); err != nil {
+	if _, err := s.Record(t.Context(), []store.Fact{{ID: batch[order[29]].Job.ID, Apply: purge}}); err != nil {
 		t.Fatal(err)
 	}
 	var want []jobs.ID
@@ -342,7 +344,7 @@ func TestConsumeKey(t *testing.T) {
 	if err != nil || len(got) != 1500 || !slices.Equal(got[:1000], half) {
 		t.Errorf("Consume(1500) after a crash = %d results, %v, want 1500 that begin with the first 1000", len(got), err)
 	}
-	if _, err := s.Apply(t.Context(), []store.Fact{{ID: got[0].ID, Apply: purge}}); err != nil {
+	if _, err := s.Record(t.Context(), []store.Fact{{ID: got[0].ID, Apply: purge}}); err != nil {
 		t.Fatal(err)
 	}
 	if again, err := s.Consume(t.Context(), 1500, "crashed"); err != nil || !slices.Equal(again, got[1:]) {
@@ -357,11 +359,7 @@ func TestConsumeKey(t *testing.T) {
 		t.Errorf("Consume() = %v, %v, want none", none, err)
 	}
 	for {
-		n, err := s.Expire(t.Context(), time.Now().Add(time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n == 0 {
+		if expire(t, s, time.Now().Add(time.Hour)) == 0 {
 			break
 		}
 	}

@@ -148,7 +148,7 @@ func writeOn() error {
 		}
 		fmt.Println("e", i)
 		if i%2 == 0 {
-			if _, err := s.Apply(context.Background(), complete([]store.Submission{sub})); err != nil {
+			if _, err := s.Record(context.Background(), complete([]store.Submission{sub})); err != nil {
 				return err
 			}
 			fmt.Println("c", i)
@@ -315,7 +315,7 @@ func fillDisk() error {
 		for i := range batch {
 			batch[i] = number(done + i)
 		}
-		_, err := s.Apply(ctx, complete(batch))
+		_, err := s.Record(ctx, complete(batch))
 		if err == nil {
 			done += len(batch)
 		}

@@ -39,6 +39,10 @@ type Options struct {
 	Now func() time.Time
 	// Limits bound open jobs and the file; the zero value is jobs.DefaultLimits.
 	Limits jobs.Limits
+	// OnStamp, if not nil, is called before each commit with the rows that it
+	// will have changed. It runs in the writer, must not block, and must not
+	// keep the slice. The commit may fail.
+	OnStamp func(changed []jobs.Changed)
 	// OnCommit, if not nil, is called after each commit and before its writers
 	// are answered, with the rows it changed. It runs in the writer, must not
 	// block, and must not keep the slice.
@@ -52,13 +56,15 @@ type Options struct {
 
 // Store is the rows of one node. It is safe for concurrent use.
 type Store struct {
-	opt  Options
-	dir  string
-	boot jobs.ID
-	lock *os.File
-	read *sql.DB
-	get  *sql.Stmt // of getSQL; parsing it takes longer than answering
-	disk diskWatch
+	opt   Options
+	dir   string
+	boot  jobs.ID
+	id    jobs.ID // of the file
+	chain jobs.BootChain
+	lock  *os.File
+	read  *sql.DB
+	get   *sql.Stmt // of getSQL; parsing it takes longer than answering
+	disk  diskWatch
 
 	ops     chan *op
 	running atomic.Bool
@@ -75,10 +81,14 @@ type Store struct {
 	scrubbing sync.Mutex   // guards scrubbed: held for the whole of a walk
 	scrubbed  int64        // purges up to here have left nothing
 
-	counts    atomic.Pointer[jobs.Counts]
-	homes     atomic.Pointer[[]string] // of all rows, sorted
-	committed atomic.Int64             // head lseq
-	results   atomic.Int64             // head rseq
+	counts                   atomic.Pointer[jobs.Counts]
+	byHome                   atomic.Pointer[map[string]jobs.Counts]
+	homes                    atomic.Pointer[[]string] // of all rows, sorted
+	committed                atomic.Int64             // head lseq
+	results                  atomic.Int64             // head rseq
+	reading                  atomic.Pointer[jobs.Reading]
+	floor, promise           atomic.Int64 // microseconds; changed by the writer alone
+	conflicts, disagreements atomic.Int64
 }
 
 // processOnce makes SQLite's settings of the whole process, before the first
@@ -315,7 +325,13 @@ func (w *writer) newBoot(ctx context.Context) error {
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit boot: %w", err)
 	}
-	return nil
+	var id []byte
+	if err := w.conn.QueryRowContext(ctx, "SELECT v FROM meta WHERE k = 'store_id'").Scan(&id); err != nil {
+		return fmt.Errorf("read store id: %w", err)
+	}
+	copy(s.id[:], id)
+	s.chain, err = w.readChain(ctx)
+	return err
 }
 
 // Boot returns the random ID of this start of the node.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"workmanager/jobs"
 	"workmanager/jobs/store"
@@ -48,10 +49,39 @@ func filled(tb testing.TB) string {
 			tb.Fatal(err)
 		}
 	}
+	if err := met(d.s); err != nil {
+		tb.Fatal(err)
+	}
 	if err := d.s.Close(); err != nil {
 		tb.Fatal(err)
 	}
 	return dir
+}
+
+// met gives a store a peer that it is reading: rows of it, a pair of results, a
+// conflict, a floor, and a second cursor.
+func met(s *store.Store) error {
+	ctx := context.Background()
+	if err := s.SetPeer(ctx, "b", "127.0.0.1:1", "127.0.0.1:2"); err != nil {
+		return err
+	}
+	boot, at := jobs.ID{9}, time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)
+	open := jobs.Job{ID: jobs.ID{1}, V1: jobs.Value{1}, Iterations: 7}.Born("b", at, nil)
+	done := jobs.Job{ID: jobs.ID{2}, V1: jobs.Value{2}, Iterations: 7}.Born("b", at.Add(time.Hour), &jobs.Value{3})
+	other := open
+	other.V1 = jobs.Value{2}
+	for _, c := range []jobs.Chunk{
+		{Next: jobs.Cursor{Boot: boot, At: 7, SeenHead: 7, BackTo: 7}, Reset: true,
+			Rows: []jobs.Row{{Job: done, LSeq: 1, Ext: []byte("newer")}, {Job: other, LSeq: 2}}},
+		{From: jobs.Cursor{Boot: boot, At: 7, SeenHead: 7, BackTo: 7}, Next: jobs.Cursor{Boot: boot, At: 9, SeenHead: 9, BackAt: 3, BackTo: 7},
+			Rows: []jobs.Row{{Job: open, LSeq: 3}}, RCov: 4, HasRCov: true, Floor: at.Add(time.Minute)},
+	} {
+		c.Peer, c.Boot = "b", boot
+		if _, err := s.Receive(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func openNode(dir, node string) error {
@@ -268,7 +298,7 @@ func TestTableRefuses(t *testing.T) {
 	if _, err := s.Enqueue(t.Context(), batch); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Apply(t.Context(), complete(batch[:1])); err != nil {
+	if _, err := s.Record(t.Context(), complete(batch[:1])); err != nil {
 		t.Fatal(err)
 	}
 	db := poke(t, dir)
@@ -342,6 +372,27 @@ func TestMigrations(t *testing.T) {
 			t.Errorf("%s: %d rows of hash %d, want %d of %d", golden, len(got), sum, rows, hashes)
 		}
 		checkCounts(t, s, peek(t, dir))
+		if version >= 2 {
+			want := jobs.Reading{Peer: "b", API: "127.0.0.1:1", Gossip: "127.0.0.1:2", Amnesia: true,
+				Cursor: jobs.Cursor{Boot: jobs.ID{9}, At: 9, SeenHead: 9, BackAt: 3, BackTo: 7}}
+			if got := s.Reading(); got != want {
+				t.Errorf("%s: Reading() = %+v, want %+v", golden, got, want)
+			}
+			if floor, _ := s.Floor(); !floor.Equal(time.Date(2026, 2, 1, 0, 1, 0, 0, time.UTC)) {
+				t.Errorf("%s: the floor is %v", golden, floor)
+			}
+			if r, found, err := s.Row(t.Context(), jobs.ID{2}); err != nil || !found || string(r.Ext) != "newer" {
+				t.Errorf("%s: Row() = %v, %v, %v, want what the newer release wrote", golden, r, found, err)
+			}
+			for _, table := range []string{"rcovs", "conflicts"} {
+				var n int
+				if err := peek(t, dir).QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil || n != 1 {
+					t.Errorf("%s: %d rows of %s, %v, want 1", golden, n, table, err)
+				}
+			}
+		} else if got := s.Reading(); got != (jobs.Reading{}) {
+			t.Errorf("%s: Reading() = %+v, want none", golden, got)
+		}
 		if _, err := s.Enqueue(t.Context(), work(t, 9, 2)); err != nil {
 			t.Errorf("%s: Enqueue() = %v", golden, err)
 		}

@@ -19,10 +19,10 @@ func TestPlans(t *testing.T) {
 	defer s.Close()
 	const id, byN = "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)", "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"
 	for name, c := range map[string]struct{ sql, want string }{
-		"get":    {getSQL, id},
-		"update": {updateSQL, byN},
-		"erase":  {eraseSQL, byN},
-		"drop":   {dropSQL, byN},
+		"get":     {getSQL, id},
+		"update":  {updateSQL, byN},
+		"replace": {replaceSQL, byN},
+		"drop":    {dropSQL, byN},
 
 		"open":   {openSQL, "SEARCH jobs USING INDEX jobs_open (home=? AND priority=? AND created_at>?)"},
 		"oldest": {oldestOpenSQL, "SEARCH jobs USING COVERING INDEX jobs_open (home=? AND priority=?)"},
@@ -38,6 +38,18 @@ func TestPlans(t *testing.T) {
 		"list_created":   {listCreatedSQL, "SEARCH jobs USING INDEX jobs_created (created_at>?)"},
 		"list_ended":     {listEndedSQL, "SEARCH jobs USING INDEX jobs_ended (rank=? AND created_at>?)"},
 		"list_completed": {listCompletedSQL, "SEARCH jobs USING INDEX jobs_results (rseq>?)"},
+
+		"feed": {feedSQL, "SEARCH jobs USING INDEX jobs_feed (lseq>? AND lseq<?)"},
+		"heads": {headsSQL, "SCAN CONSTANT ROW; SCALAR SUBQUERY 1; SEARCH jobs USING COVERING INDEX jobs_feed; SCALAR SUBQUERY 2; SEARCH meta USING PRIMARY KEY (k=?); " +
+			"SCALAR SUBQUERY 3; SEARCH jobs USING COVERING INDEX jobs_results (rseq>?); SCALAR SUBQUERY 4; SEARCH meta USING PRIMARY KEY (k=?)"},
+		"receive":       {receiveSQL(insertRows), "SCAN 8-ROW VALUES CLAUSE"},
+		"receive_plain": {receivePlainSQL(insertRows), "SCAN 8-ROW VALUES CLAUSE"},
+		"pair":          {lastPairSQL, "SCAN rcovs"}, // the first from the end, by rowid
+		"pair_at":       {pairAtSQL, "SEARCH rcovs USING INTEGER PRIMARY KEY (rowid<?)"},
+
+		"below":         {belowSQL, "SEARCH jobs USING INDEX jobs_open (home=? AND priority=? AND created_at<?)"},
+		"oldest_fresh":  {oldestFreshSQL, "SEARCH jobs USING INDEX jobs_open (home=? AND priority=?)"},
+		"oldest_raised": {oldestRaisedSQL, "SEARCH jobs USING INDEX jobs_raised (gc_after>?)"},
 
 		"expired": {expiredSQL, "SEARCH jobs USING INDEX jobs_created (created_at<?)"},
 	} {

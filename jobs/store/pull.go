@@ -71,17 +71,18 @@ WHERE rank = 3 AND pulled = 0 AND purged = 0 AND home = ? ORDER BY done_at, id L
 // that were purged or dropped since; two calls with one key at one time get
 // the same, too.
 func (s *Store) Consume(ctx context.Context, top int, key string) ([]jobs.Result, error) {
+	return s.ConsumeOf(ctx, s.opt.Node, top, key)
+}
+
+// ConsumeOf is Consume for the results of another home, which are taken over.
+func (s *Store) ConsumeOf(ctx context.Context, home string, top int, key string) ([]jobs.Result, error) {
 	out := []jobs.Result{}
-	var hash []byte
-	if key != "" {
-		sum := sha256.Sum256([]byte(key))
-		hash = sum[:16]
-	}
+	hash := pullHash(key)
 	for whole := false; !whole; {
 		var got []jobs.Result
 		left := top - len(out)
 		err := s.write(ctx, max(min(left, consumeSlice), 1), func(w *writer) (err error) {
-			got, whole, err = w.consume(left, hash)
+			got, whole, err = w.consume(left, hash, home)
 			return err
 		})
 		if err != nil {
@@ -100,6 +101,34 @@ func (s *Store) Consume(ctx context.Context, top int, key string) ([]jobs.Result
 	return out, nil
 }
 
+// pull marks a row as handed out by this node.
+func (w *writer) pull(j jobs.Job) (jobs.Job, bool) {
+	j, changed := j.Pull()
+	if changed {
+		j, _ = j.Rehome(w.s.opt.Node)
+	}
+	return j, changed
+}
+
+// pullHash is how a key of a consuming pull is kept, nil for none.
+func pullHash(key string) []byte {
+	if key == "" {
+		return nil
+	}
+	sum := sha256.Sum256([]byte(key))
+	return sum[:16]
+}
+
+// PullKnown reports whether a consuming pull with this key has come before.
+func (s *Store) PullKnown(ctx context.Context, key string) (bool, error) {
+	if err := s.Err(); err != nil {
+		return false, err
+	}
+	var n int
+	err := s.read.QueryRowContext(ctx, "SELECT count(*) FROM pulls WHERE key = ?", pullHash(key)).Scan(&n)
+	return n > 0, s.readError("look for a pull", err)
+}
+
 const (
 	pullSQL = `SELECT whole, length(ids) / 16 FROM pulls WHERE key = ?`
 	noteSQL = `
@@ -110,7 +139,7 @@ ON CONFLICT (key) DO UPDATE SET whole = ?3, ids = CAST(ids || ?4 AS BLOB)`
 // consume marks a slice of results as pulled, at most left of them, and
 // reports whether that was the last. What was handed out under hash before
 // counts, whoever asked for it.
-func (w *writer) consume(left int, hash []byte) (got []jobs.Result, whole bool, err error) {
+func (w *writer) consume(left int, hash []byte, home string) (got []jobs.Result, whole bool, err error) {
 	ctx := context.Background()
 	if hash != nil {
 		var before int
@@ -124,7 +153,7 @@ func (w *writer) consume(left int, hash []byte) (got []jobs.Result, whole bool, 
 	}
 	want := min(left, consumeSlice)
 	if want > 0 {
-		rows, err := w.conn.QueryContext(ctx, oldestSQL, w.s.opt.Node, want)
+		rows, err := w.conn.QueryContext(ctx, oldestSQL, home, want)
 		if err != nil {
 			return nil, false, err
 		}
@@ -134,7 +163,7 @@ func (w *writer) consume(left int, hash []byte) (got []jobs.Result, whole bool, 
 	}
 	ids := make([]byte, 0, 16*len(got))
 	for _, r := range got {
-		if _, _, _, err := w.change(r.ID, jobs.Job.Pull); err != nil {
+		if _, _, _, err := w.change(r.ID, w.pull); err != nil {
 			return nil, false, err
 		}
 		ids = append(ids, r.ID[:]...)

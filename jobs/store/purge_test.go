@@ -89,7 +89,7 @@ func churn(tb testing.TB, s *store.Store, n int) ([]jobs.ID, map[jobs.ID][]jobs.
 				return j.Cancel(at())
 			}}
 		}
-		out, err := s.Apply(tb.Context(), facts)
+		out, err := s.Record(tb.Context(), facts)
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -134,9 +134,7 @@ func TestPurgeErases(t *testing.T) {
 	s := openIn(t, dir, store.Options{})
 	ids, had := churn(t, s, 5000)
 	// Retention joins pages, and leaves copies by that too.
-	if _, err := s.Expire(t.Context(), time.Now().Add(time.Hour)); err != nil {
-		t.Fatal(err)
-	}
+	expire(t, s, time.Now().Add(time.Hour))
 	if _, err := poke(t, dir).Exec("PRAGMA wal_checkpoint"); err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +165,7 @@ func TestPurgeErases(t *testing.T) {
 				}
 			}
 		}
-		if _, err := s.Apply(t.Context(), facts); err != nil {
+		if _, err := s.Record(t.Context(), facts); err != nil {
 			t.Fatal(err)
 		}
 		if n := littered(t, dir); n > 0 {
@@ -204,7 +202,7 @@ func TestPurgeKilled(t *testing.T) {
 			}
 		}
 	}
-	if _, err := s.Apply(t.Context(), facts); err != nil {
+	if _, err := s.Record(t.Context(), facts); err != nil {
 		t.Fatal(err)
 	}
 	if found := gone.find(t, copied); len(found) == 0 {
@@ -233,7 +231,7 @@ func TestPurgeBesideReader(t *testing.T) {
 	if err := tx.QueryRow("SELECT count(*) FROM jobs").Scan(&n); err != nil || n != 50 {
 		t.Fatal(n, err)
 	}
-	if _, err := s.Apply(t.Context(), []store.Fact{{ID: batch[7].Job.ID, Apply: purge}}); err != nil {
+	if _, err := s.Record(t.Context(), []store.Fact{{ID: batch[7].Job.ID, Apply: purge}}); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()

@@ -10,14 +10,25 @@ import (
 
 // Job returns one job. The second result is false if there is none.
 func (s *Store) Job(ctx context.Context, id jobs.ID) (jobs.Job, bool, error) {
+	r, found, err := s.row(ctx, id)
+	return r.job, found, err
+}
+
+// Row returns one job's row. The second result is false if there is none.
+func (s *Store) Row(ctx context.Context, id jobs.ID) (jobs.Row, bool, error) {
+	r, found, err := s.row(ctx, id)
+	return r.wire(), found, err
+}
+
+func (s *Store) row(ctx context.Context, id jobs.ID) (row, bool, error) {
 	if err := s.Err(); err != nil {
-		return jobs.Job{}, false, err
+		return row{}, false, err
 	}
 	r, err := scanRow(s.get.QueryRowContext(ctx, id[:]))
 	if err == sql.ErrNoRows {
-		return jobs.Job{}, false, nil
+		return row{}, false, nil
 	}
-	return r.job, err == nil, s.readError("read a job", err)
+	return r, err == nil, s.readError("read a job", err)
 }
 
 // Place is where a page of open jobs ends: the next begins behind it. The zero
@@ -45,11 +56,20 @@ WHERE rank = 0 AND home = ?1 AND priority = ?2 AND created_at >= ?3 AND (created
 // first and of one priority the oldest first, and the place they end at. Fewer
 // than limit means that there was no more when it was read.
 func (s *Store) Open(ctx context.Context, home string, after Place, limit int) ([]jobs.Job, Place, error) {
+	rows, end, err := s.openRows(ctx, home, after, limit)
+	page := make([]jobs.Job, len(rows))
+	for i := range rows {
+		page[i] = rows[i].Job
+	}
+	return page, end, err
+}
+
+func (s *Store) openRows(ctx context.Context, home string, after Place, limit int) ([]jobs.Row, Place, error) {
 	at := after
 	if !at.started {
 		at = Place{started: true, priority: jobs.MaxPriority}
 	}
-	var out []jobs.Job
+	var out []jobs.Row
 	for {
 		rows, err := s.query(ctx, openSQL, home, at.priority, at.created, at.n, limit-len(out))
 		if err != nil {
@@ -62,7 +82,7 @@ func (s *Store) Open(ctx context.Context, home string, after Place, limit int) (
 				return nil, after, s.readError("read open jobs", err)
 			}
 			at.created, at.n = micros(r.job.CreatedAt), r.n
-			out = append(out, r.job)
+			out = append(out, r.wire())
 		}
 		if err := rows.Close(); err != nil {
 			return nil, after, s.readError("read open jobs", err)

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"fmt"
 
 	"workmanager/jobs"
 )
@@ -12,14 +11,11 @@ const resultsSQL = `
 SELECT id, result, iterations, done_at, rseq FROM jobs
 WHERE rseq IS NOT NULL AND rseq > ?1 AND purged = 0 ORDER BY rseq LIMIT ?2`
 
-// resultsHeadSQL is the newest rseq of a view of the database.
-const resultsHeadSQL = `
-SELECT max(coalesce((SELECT max(rseq) FROM jobs WHERE rseq IS NOT NULL), 0), coalesce((SELECT v FROM meta WHERE k = 'rseq_high'), 0))`
-
 // Results returns the results behind a cursor in rseq order. While this store
-// serves, a client that follows the cursors sees every result exactly once.
-// A cursor of a boot that the chain does not cover, because the disk was lost
-// or put back, goes on at the oldest result and says so.
+// serves, a client that follows the cursors sees every result exactly once; one
+// that comes from the peer sees some again and misses none. A cursor whose boot
+// the chain does not cover, because the disk was lost or put back, goes on at
+// the oldest result and says so.
 func (s *Store) Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results, error) {
 	if err := s.Err(); err != nil {
 		return jobs.Results{}, err
@@ -32,16 +28,16 @@ func (s *Store) Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results,
 	var out jobs.Results
 	var after jobs.RSeq
 	if q.After != "" {
-		boot, n, err := parseResultsCursor(q.After)
+		places, err := parseResultsCursor(q.After)
 		if err != nil {
 			return jobs.Results{}, err
 		}
-		covered, err := covers(ctx, tx, boot, n)
-		if err != nil {
-			return jobs.Results{}, s.readError("place the cursor", err)
-		}
-		if covered {
-			after = n
+		covered := false
+		for _, p := range places { // given out here, or by the peer with a place for here
+			if covered = s.chain.CoversResult(p.boot, p.n); covered {
+				after = p.n
+				break
+			}
 		}
 		var gone int64
 		if err := tx.QueryRowContext(ctx, "SELECT coalesce((SELECT v FROM meta WHERE k = 'rseq_gone'), 0)").Scan(&gone); err != nil {
@@ -76,30 +72,18 @@ func (s *Store) Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results,
 		return jobs.Results{}, s.readError("read results", err)
 	}
 	if !out.More { // all there is was given out, and what retention dropped lies behind too
-		var head int64
-		if err := tx.QueryRowContext(ctx, resultsHeadSQL).Scan(&head); err != nil {
+		var head, rhead int64
+		if err := tx.QueryRowContext(ctx, headsSQL).Scan(&head, &rhead); err != nil {
 			return jobs.Results{}, s.readError("read results", err)
 		}
-		last = max(last, jobs.RSeq(head))
+		last = max(last, jobs.RSeq(rhead))
 	}
-	out.Cursor = resultsCursor(s.boot, last)
+	boot, rcov, err := pairAt(ctx, tx, last)
+	if err != nil {
+		return jobs.Results{}, s.readError("read results", err)
+	}
+	out.Cursor = resultsCursor(place{s.boot, last}, place{boot, rcov})
 	return out, nil
-}
-
-// covers reports whether a place given out under boot still means the same:
-// the chain has that boot, and no later boot began at or below the place.
-func covers(ctx context.Context, tx *sql.Tx, boot jobs.ID, n jobs.RSeq) (bool, error) {
-	var end sql.NullInt64
-	err := tx.QueryRowContext(ctx, `
-SELECT (SELECT start_rseq - 1 FROM boots AS next WHERE next.n > this.n ORDER BY next.n LIMIT 1)
-FROM boots AS this WHERE boot = ?`, boot[:]).Scan(&end)
-	switch {
-	case err == sql.ErrNoRows:
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("read the boot chain: %w", err)
-	}
-	return !end.Valid || int64(n) <= end.Int64, nil
 }
 
 const recentSQL = `

@@ -45,7 +45,7 @@ func TestResults(t *testing.T) {
 				t.Fatal(err)
 			}
 			if size%5 == 4 { // gone before it was read
-				if _, err := s.Apply(t.Context(), []store.Fact{{ID: batch[1].Job.ID, Apply: purge}}); err != nil {
+				if _, err := s.Record(t.Context(), []store.Fact{{ID: batch[1].Job.ID, Apply: purge}}); err != nil {
 					t.Fatal(err)
 				}
 				batch = slices.Delete(batch, 1, 2)
@@ -187,18 +187,18 @@ func TestExpire(t *testing.T) {
 			facts[i].Apply = func(j jobs.Job, at store.Clock) (jobs.Job, bool) { return j.Cancel(at()) }
 		}
 	}
-	if _, err := s.Apply(t.Context(), facts[:1400]); err != nil {
+	if _, err := s.Record(t.Context(), facts[:1400]); err != nil {
 		t.Fatal(err)
 	}
 	_, cursor, _ := follow(t, s, "", 10)
 	now = now.Add(time.Hour)
-	if _, err := s.Apply(t.Context(), facts[1400:1450]); err != nil { // ended later
+	if _, err := s.Record(t.Context(), facts[1400:1450]); err != nil { // ended later
 		t.Fatal(err)
 	}
 	before := now.Add(-time.Minute)
 	for _, want := range []int{1000, 400, 0} {
-		if n, err := s.Expire(t.Context(), before); err != nil || n != want {
-			t.Errorf("Expire() = %d, %v, want %d", n, err, want)
+		if n := expire(t, s, before); n != want {
+			t.Errorf("Expire() = %d, want %d", n, want)
 		}
 	}
 	checkCounts(t, s, peek(t, dir))
@@ -216,12 +216,12 @@ func TestExpire(t *testing.T) {
 		t.Fatal(err)
 	}
 	now = now.Add(time.Hour)
-	if _, err := s.Apply(t.Context(), facts[1450:]); err != nil {
+	if _, err := s.Record(t.Context(), facts[1450:]); err != nil {
 		t.Fatal(err)
 	}
 	now = now.Add(time.Hour)
-	if n, err := s.Expire(t.Context(), now); err != nil || n != 100 {
-		t.Errorf("Expire() = %d, %v, want 100", n, err)
+	if n := expire(t, s, now); n != 100 {
+		t.Errorf("Expire() = %d, want 100", n)
 	}
 	if got, _, restarted := follow(t, s, first.Cursor, 1000); !restarted || len(got) != 0 {
 		t.Errorf("before what was dropped: %d results, restarted %v, want none and a word", len(got), restarted)

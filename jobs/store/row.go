@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -15,7 +16,12 @@ type row struct {
 	n    int64
 	lseq jobs.LSeq
 	rseq jobs.RSeq // 0 if it is no result
+	ext  []byte    // fields of a newer release
+	via  jobs.ID   // only of a row to be written
 }
+
+// wire is the row as it travels.
+func (r row) wire() jobs.Row { return jobs.Row{Job: r.job, LSeq: r.lseq, Ext: r.ext} }
 
 // micros turns an instant into a column, the zero one into 0.
 func micros(t time.Time) int64 {
@@ -35,7 +41,7 @@ func instant(us int64) time.Time {
 
 // rowColumns are the columns that scanRow reads, in its order.
 const rowColumns = `n, id, v1, iterations, priority, origin, created_at, gc_after, rank, result, err,
-verified, done_at, pulled, purged, ck_done, ck_value, attempts, lost, own_epoch, home, lseq, rseq`
+verified, done_at, pulled, purged, ck_done, ck_value, attempts, lost, own_epoch, home, lseq, rseq, ext`
 
 // scanRow reads the row that r stands on.
 func scanRow(r interface{ Scan(...any) error }) (row, error) {
@@ -50,7 +56,7 @@ func scanRow(r interface{ Scan(...any) error }) (row, error) {
 		rank, priority           uint8
 	)
 	err := r.Scan(&w.n, &id, &v1, &j.Iterations, &priority, &j.Origin, &created, &gcAfter, &rank, &result, &failure,
-		&verified, &done, &pulled, &purged, &j.Checkpoint.Done, &ck, &j.Attempts, &j.Lost, &j.OwnEpoch, &j.Home, &w.lseq, &rseq)
+		&verified, &done, &pulled, &purged, &j.Checkpoint.Done, &ck, &j.Attempts, &j.Lost, &j.OwnEpoch, &j.Home, &w.lseq, &rseq, &w.ext)
 	if err != nil {
 		return row{}, err
 	}
@@ -69,8 +75,13 @@ func scanRow(r interface{ Scan(...any) error }) (row, error) {
 type statements struct {
 	insertOpen, insertOpen8 *sql.Stmt
 	insertDone, insertDone8 *sql.Stmt
-	get, update, erase      *sql.Stmt
+	get, update, replace    *sql.Stmt
 	saveCounts              *sql.Stmt
+	receive, receive8       *sql.Stmt
+	receivePlain            *sql.Stmt
+	receivePlain8           *sql.Stmt
+	saveReading             *sql.Stmt
+	lastPair, savePair      *sql.Stmt
 }
 
 // prepare prepares every statement once.
@@ -84,8 +95,10 @@ func (w *writer) prepare(ctx context.Context) error {
 		{&w.logSize, "PRAGMA wal_checkpoint(NOOP)"}, {&w.moveLog, "PRAGMA wal_checkpoint(PASSIVE)"},
 		{&w.stmts.insertOpen, insertOpenSQL(node, 1)}, {&w.stmts.insertOpen8, insertOpenSQL(node, insertRows)},
 		{&w.stmts.insertDone, insertDoneSQL(node, 1)}, {&w.stmts.insertDone8, insertDoneSQL(node, insertRows)},
-		{&w.stmts.get, getSQL}, {&w.stmts.update, updateSQL}, {&w.stmts.erase, eraseSQL},
-		{&w.stmts.saveCounts, saveCountsSQL},
+		{&w.stmts.get, getSQL}, {&w.stmts.update, updateSQL}, {&w.stmts.replace, replaceSQL},
+		{&w.stmts.saveCounts, saveCountsSQL}, {&w.stmts.receive, receiveSQL(1)}, {&w.stmts.receive8, receiveSQL(insertRows)},
+		{&w.stmts.receivePlain, receivePlainSQL(1)}, {&w.stmts.receivePlain8, receivePlainSQL(insertRows)},
+		{&w.stmts.saveReading, saveReadingSQL}, {&w.stmts.lastPair, lastPairSQL}, {&w.stmts.savePair, savePairSQL},
 	} {
 		stmt, err := w.conn.PrepareContext(ctx, p.sql)
 		if err != nil {
@@ -117,11 +130,14 @@ func (w *writer) get(id jobs.ID) (row, bool, error) {
 
 const updateSQL = `
 UPDATE OR ROLLBACK jobs SET rank = ?, result = ?, err = ?, verified = ?, done_at = ?, gc_after = ?, pulled = ?,
-  ck_done = ?, ck_value = ?, attempts = ?, lost = ?, lseq = ?, rseq = ?, rhash = ?, via = NULL
+  ck_done = ?, ck_value = ?, attempts = ?, lost = ?, lseq = ?, rseq = ?, rhash = ?, via = ?
 WHERE n = ? AND lseq = ? -- nobody else writes: no row means that the cache is wrong`
 
-const eraseSQL = `
-UPDATE jobs SET v1 = NULL, result = NULL, purged = 1, ext = NULL WHERE n = ?1`
+const replaceSQL = `
+UPDATE OR ROLLBACK jobs SET rank = ?, result = ?, err = ?, verified = ?, done_at = ?, gc_after = ?, pulled = ?,
+  ck_done = ?, ck_value = ?, attempts = ?, lost = ?, lseq = ?, rseq = ?, rhash = ?, via = ?,
+  v1 = ?, iterations = ?, priority = ?, origin = ?, created_at = ?, purged = ?, own_epoch = ?, home = ?, ext = ?
+WHERE n = ? AND lseq = ?`
 
 // change applies a fact to the row of id. It returns the row after it, whether
 // there is one, and whether the fact changed it.
@@ -134,36 +150,64 @@ func (w *writer) change(id jobs.ID, fact func(jobs.Job) (jobs.Job, bool)) (r row
 	if !changed {
 		return old, true, false, nil
 	}
-	r = row{job: now, n: old.n, rseq: old.rseq}
+	r = row{job: now, n: old.n, ext: old.ext}
+	err = w.put(old, &r, false)
+	return r, true, err == nil, err
+}
+
+// put writes r in the place of old, under the next numbers.
+func (w *writer) put(old row, r *row, copied bool) error {
 	w.lseq++
-	r.lseq = w.lseq
-	if now.Rank == jobs.Completed && old.job.Rank != jobs.Completed {
+	r.lseq, r.rseq = w.lseq, old.rseq
+	now, was := &r.job, &old.job
+	switch {
+	case now.Rank != jobs.Completed:
+		r.rseq = 0
+	case was.Rank != jobs.Completed || !now.Purged && now.Result != was.Result:
 		w.rseq++
 		r.rseq = w.rseq
 	}
-	ctx := context.Background()
-	if now.Purged && !old.job.Purged {
-		w.purging = true
-		if err := w.erase(ctx, old, r); err != nil {
-			return row{}, false, false, err
-		}
-	} else if err := w.update(ctx, old, r); err != nil {
-		return row{}, false, false, err
+	if now.Purged {
+		r.ext = nil
 	}
-	w.count(old.job, now)
-	w.remember(r)
-	w.changed = append(w.changed, jobs.Changed{Job: now, LSeq: r.lseq})
-	return r, true, true, nil
+	ctx := context.Background()
+	if old.rseq > 0 && r.rseq != old.rseq { // its number is never given again
+		if _, err := w.conn.ExecContext(ctx, highsSQL, int64(w.lseq), int64(w.rseq), 0); err != nil {
+			return err
+		}
+	}
+	if now.Purged && !was.Purged {
+		w.purging = true
+		if _, err := w.conn.ExecContext(ctx, "DELETE FROM conflicts WHERE id = ?", now.ID[:]); err != nil {
+			return err
+		}
+	}
+	if err := w.update(ctx, old, *r); err != nil {
+		return err
+	}
+	w.count(*was, *now)
+	w.remember(*r)
+	w.changed = append(w.changed, jobs.Changed{Row: r.wire(), RSeq: r.rseq, Via: r.via, Copy: copied})
+	return nil
 }
 
 // update writes all that may change of a row, under the guard of its old lseq.
+// Most changes leave alone what the row began with.
 func (w *writer) update(ctx context.Context, old, r row) error {
 	j := &r.job
-	res, err := w.stmts.update.ExecContext(ctx, int64(j.Rank),
+	var space [26]any
+	args := append(space[:0], int64(j.Rank),
 		blobIf(j.Rank == jobs.Completed && !j.Purged, j.Result[:]), textIf(j.Rank == jobs.Failed, j.Err), j.Verified,
 		intIf(j.Rank != jobs.Open, micros(j.DoneAt)), micros(j.GCAfter), j.Pulled,
 		int64(j.Checkpoint.Done), blobIf(j.Checkpoint.Done > 0, j.Checkpoint.Value[:]), int64(j.Attempts), int64(j.Lost),
-		int64(r.lseq), intIf(r.rseq > 0, int64(r.rseq)), j.Hash(), r.n, int64(old.lseq))
+		int64(r.lseq), intIf(r.rseq > 0, int64(r.rseq)), j.Hash(), blobIf(r.via != jobs.ID{}, r.via[:]))
+	stmt := w.stmts.update
+	if !sameBirth(&old, &r) {
+		stmt = w.stmts.replace
+		args = append(args, blobIf(!j.Purged, j.V1[:]), int64(j.Iterations), int64(j.Priority), j.Origin, micros(j.CreatedAt),
+			j.Purged, int64(j.OwnEpoch), j.Home, blobIf(len(r.ext) > 0, r.ext))
+	}
+	res, err := stmt.ExecContext(ctx, append(args, r.n, int64(old.lseq))...)
 	if err != nil {
 		return err
 	}
@@ -173,12 +217,12 @@ func (w *writer) update(ctx context.Context, old, r row) error {
 	return nil
 }
 
-// erase takes the bytes of a purged row and then writes the rest.
-func (w *writer) erase(ctx context.Context, old, r row) error {
-	if _, err := w.stmts.erase.ExecContext(ctx, r.n); err != nil {
-		return err
-	}
-	return w.update(ctx, old, r)
+// sameBirth reports whether two states of a row agree in what updateSQL leaves
+// alone.
+func sameBirth(a, b *row) bool {
+	x, y := &a.job, &b.job
+	return x.Purged == y.Purged && x.V1 == y.V1 && x.Iterations == y.Iterations && x.Priority == y.Priority && x.Origin == y.Origin &&
+		x.CreatedAt.Equal(y.CreatedAt) && x.OwnEpoch == y.OwnEpoch && x.Home == y.Home && bytes.Equal(a.ext, b.ext)
 }
 
 // remember keeps a row that will change again, so that it need not be read.

@@ -116,7 +116,7 @@ func TestOpenJobsLimit(t *testing.T) {
 	if _, err := s.Enqueue(t.Context(), work(t, 3, 3)); jobs.CodeOf(err) != jobs.CodeBusy {
 		t.Errorf("Enqueue() over the limit = %v, want %s", err, jobs.CodeBusy)
 	}
-	if _, err := s.Apply(t.Context(), complete(first[:2])); err != nil {
+	if _, err := s.Record(t.Context(), complete(first[:2])); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Enqueue(t.Context(), work(t, 3, 3)); err != nil {
@@ -152,11 +152,7 @@ func TestStoreBytesLimit(t *testing.T) {
 	}
 	until("over the limit", jobs.CodeDiskFull)
 	for {
-		n, err := s.Expire(t.Context(), time.Now().Add(time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n == 0 {
+		if expire(t, s, time.Now().Add(time.Hour)) == 0 {
 			break
 		}
 	}
@@ -193,14 +189,14 @@ func TestGroupCommit(t *testing.T) {
 						t.Errorf("Enqueue(%v) = %v", batch[i].Job.ID, out[i].Job)
 					}
 				}
-				effects, err := s.Apply(t.Context(), complete(batch))
+				effects, err := s.Record(t.Context(), complete(batch))
 				if err != nil {
-					t.Errorf("Apply() = %v", err)
+					t.Errorf("Record() = %v", err)
 					return
 				}
 				for i, e := range effects {
 					if want := sha512.Sum512(batch[i].Job.V1[:]); !e.Changed || e.Job.Result != want {
-						t.Errorf("Apply(%v) = %+v, want completed with %x", batch[i].Job.ID, e, want)
+						t.Errorf("Record(%v) = %+v, want completed with %x", batch[i].Job.ID, e, want)
 					}
 				}
 			}
@@ -260,8 +256,8 @@ func TestRunEnds(t *testing.T) {
 		t.Errorf("Run() = %v", err)
 	}
 	wg.Wait()
-	if _, err := s.Apply(t.Context(), complete(work(t, 1, 2))); jobs.CodeOf(err) != jobs.CodeStopping {
-		t.Errorf("Apply() after Run = %v, want %s", err, jobs.CodeStopping)
+	if _, err := s.Record(t.Context(), complete(work(t, 1, 2))); jobs.CodeOf(err) != jobs.CodeStopping {
+		t.Errorf("Record() after Run = %v, want %s", err, jobs.CodeStopping)
 	}
 	got := all(t, s)
 	for id := range acked {
@@ -305,8 +301,8 @@ func TestFullQueue(t *testing.T) {
 		t.Errorf("Enqueue() with a full queue = %v, want %s", err, jobs.CodeBusy)
 	}
 	cancel()
-	if _, err := s.Apply(ctx, complete(batch[:1])); err != context.Canceled {
-		t.Errorf("Apply() with a full queue and an ended context = %v, want %v", err, context.Canceled)
+	if _, err := s.Record(ctx, complete(batch[:1])); err != context.Canceled {
+		t.Errorf("Record() with a full queue and an ended context = %v, want %v", err, context.Canceled)
 	}
 	close(hold)
 	taken := 0
@@ -361,7 +357,7 @@ func TestFacts(t *testing.T) {
 		{"purge again", purge, false, func(j jobs.Job) bool { return j.Purged && j.Rank == jobs.Completed }},
 	} {
 		head := s.Head()
-		out, err := s.Apply(t.Context(), []store.Fact{{ID: id, Apply: c.fact}})
+		out, err := s.Record(t.Context(), []store.Fact{{ID: id, Apply: c.fact}})
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}

@@ -45,17 +45,20 @@ type writer struct {
 	db   *sql.DB
 	conn *sql.Conn
 
-	lseq      jobs.LSeq
-	rseq      jobs.RSeq
-	last      int64 // microseconds of the newest stamp given out
-	counts    map[string]*counts
-	cache     map[jobs.ID]row // rows not ended, coherent with the database
-	changed   []jobs.Changed  // of the open transaction
-	fresh     []fresh         // gathered in it, not yet inserted
-	purging   bool            // a purge is in the open transaction
-	truncate  bool            // purged bytes may still be in the log
-	emptyAt   time.Time       // not to be emptied before: a reader holds it
-	countsOld map[string]counts
+	lseq         jobs.LSeq
+	rseq         jobs.RSeq
+	last         int64 // microseconds of the newest stamp given out
+	counts       map[string]*counts
+	cache        map[jobs.ID]row // rows not ended, coherent with the database
+	reading      jobs.Reading    // the peer's feed, as the open transaction leaves it
+	readingSaved time.Time       // when that was last written
+	pairs        int             // written since the start
+	changed      []jobs.Changed  // of the open transaction
+	fresh        []fresh         // gathered in it, not yet inserted
+	purging      bool            // a purge is in the open transaction
+	truncate     bool            // purged bytes may still be in the log
+	emptyAt      time.Time       // not to be emptied before: a reader holds it
+	countsOld    map[string]counts
 
 	checkpointAt int // pages in the log from which on it is moved
 	restartNext  time.Time
@@ -224,14 +227,17 @@ func (s *Store) commitBatch(batch []*op) {
 // request that goes away must not interrupt the commit of the others.
 func (w *writer) transact(batch []*op) error {
 	ctx := context.Background()
-	lseq, rseq, last := w.lseq, w.rseq, w.last
+	lseq, rseq, last, reading := w.lseq, w.rseq, w.last, w.reading
+	floor, promise := w.s.floor.Load(), w.s.promise.Load()
 	w.changed, w.purging = w.changed[:0], false
 	err := w.run(ctx, batch)
 	if err != nil {
 		if _, rerr := w.rollback.ExecContext(ctx); rerr != nil && fatal(rerr) {
 			err = rerr
 		}
-		w.lseq, w.rseq, w.last = lseq, rseq, last
+		w.lseq, w.rseq, w.last, w.reading, w.readingSaved = lseq, rseq, last, reading, time.Time{}
+		w.s.floor.Store(floor)
+		w.s.promise.Store(promise)
 		clear(w.cache)
 		for home, c := range w.countsOld {
 			*w.counts[home] = c
@@ -283,6 +289,9 @@ func (w *writer) run(ctx context.Context, batch []*op) error {
 		if _, err := w.conn.ExecContext(ctx, markPurgeSQL); err != nil {
 			return err
 		}
+	}
+	if f := w.s.opt.OnStamp; f != nil && len(w.changed) > 0 {
+		f(w.changed)
 	}
 	_, err := w.commit.ExecContext(ctx)
 	return err
@@ -362,7 +371,9 @@ func (s *Store) publish() {
 		fresh := slices.Sorted(maps.Keys(s.w.counts))
 		s.homes.Store(&fresh)
 	}
-	for _, c := range s.w.counts {
+	each := make(map[string]jobs.Counts, len(s.w.counts))
+	for home, c := range s.w.counts {
+		each[home] = c.Counts
 		sum.Open += c.Open
 		sum.Failed += c.Failed
 		sum.Cancelled += c.Cancelled
@@ -371,13 +382,21 @@ func (s *Store) publish() {
 		sum.Remaining = sum.Remaining.Plus(c.Remaining)
 	}
 	s.counts.Store(&sum)
+	s.byHome.Store(&each)
 	s.committed.Store(int64(s.w.lseq))
 	s.results.Store(int64(s.w.rseq))
+	if r := s.reading.Load(); r == nil || *r != s.w.reading {
+		fresh := s.w.reading
+		s.reading.Store(&fresh)
+	}
 }
 
 // Counts returns how many jobs there are as of the last commit. It costs the
 // same however many there are; OldestOpen is left to Oldest.
 func (s *Store) Counts() jobs.Counts { return *s.counts.Load() }
+
+// CountsOf is Counts for the jobs of one home.
+func (s *Store) CountsOf(home string) jobs.Counts { return (*s.byHome.Load())[home] }
 
 // Head returns the newest lseq committed.
 func (s *Store) Head() jobs.LSeq { return jobs.LSeq(s.committed.Load()) }
@@ -485,7 +504,17 @@ SELECT max(coalesce((SELECT max(lseq) FROM jobs), 0), coalesce((SELECT v FROM me
 		c.Remaining = jobs.Work{Hi: uint64(hi), Lo: uint64(lo)}
 		w.counts[home] = &c
 	}
-	return rows.Err()
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	var floor, promise int64
+	if err := w.conn.QueryRowContext(ctx, "SELECT coalesce((SELECT v FROM meta WHERE k = 'gc_floor'), 0), coalesce((SELECT v FROM meta WHERE k = 'gc_promise'), 0)").Scan(&floor, &promise); err != nil {
+		return fmt.Errorf("read the floor: %w", err)
+	}
+	w.s.floor.Store(floor)
+	w.s.promise.Store(promise)
+	w.last = max(w.last, floor, promise)
+	return w.loadReading(ctx)
 }
 
 // int returns the one integer that a query answers.

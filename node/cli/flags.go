@@ -44,6 +44,10 @@ const (
 	groupClient   = "NODE AND OUTPUT"
 	groupProgress = "PROGRESS"
 	groupLimits   = "LIMITS"
+	groupPair     = "PAIR"
+
+	// defaultGossip is where a node can be joined, if nothing else listens there.
+	defaultGossip = "127.0.0.1:7946"
 	groupLog      = "LOG"
 )
 

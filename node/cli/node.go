@@ -27,6 +27,11 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "data-dir", Usage: "`FOLDER` of the database; it is made if it is not there", Value: def.DataDir},
 			&cli.IntFlag{Name: "workers", Usage: "compute on `N` cores; 0 computes nothing here", Value: def.Workers, DefaultText: "one per CPU"},
 			&cli.DurationFlag{Name: "retention", Usage: "keep jobs and their values for `DURATION` after their end", Value: def.Retention},
+			&cli.StringFlag{Name: "gossip", Usage: "`HOST:PORT` that the peer joins, UDP and TCP", Value: defaultGossip, Category: groupPair},
+			&cli.StringSliceFlag{Name: "join", Usage: "gossip `HOST:PORT` of the peer; may be given more than once", Category: groupPair},
+			&cli.StringFlag{Name: "advertise", Usage: "`HOST:PORT` where the peer reaches this node's API; by default where it listens", Category: groupPair},
+			&cli.StringFlag{Name: "cluster", Usage: "`NAME` of the pair; nodes of another are refused", Category: groupPair},
+			&cli.DurationFlag{Name: "compare-interval", Usage: "compare what the two nodes hold every `DURATION`", Value: def.CompareInterval, Category: groupPair},
 			&cli.IntFlag{Name: "cache", Usage: "remember `N` results, to answer the same work at once; 0 is off", Value: def.CacheEntries},
 			&cli.DurationFlag{Name: "checkpoint-interval", Usage: "make a job's progress durable at most every `DURATION`", Value: def.CheckpointInterval},
 			&cli.GenericFlag{Name: "max-data-bytes", Usage: "`SIZE` of one job's data", Value: &size{def.Limits.DataBytes}, Category: groupLimits},
@@ -47,6 +52,9 @@ func nodeConfig(c *cli.Context) node.Config {
 	cfg.Name, cfg.Listen, cfg.DataDir = c.String("name"), c.String("listen"), c.String("data-dir")
 	cfg.Workers, cfg.Retention, cfg.CacheEntries = c.Int("workers"), c.Duration("retention"), c.Int("cache")
 	cfg.CheckpointInterval = c.Duration("checkpoint-interval")
+	cfg.Gossip, cfg.GossipOptional, cfg.Join = c.String("gossip"), !c.IsSet("gossip") && !c.IsSet("join"), c.StringSlice("join")
+	cfg.Advertise = c.String("advertise")
+	cfg.Cluster, cfg.CompareInterval = c.String("cluster"), c.Duration("compare-interval")
 	cfg.Limits.DataBytes = c.Generic("max-data-bytes").(*size).n
 	cfg.Limits.Top = c.Int("max-top")
 	cfg.Limits.BatchJobs = c.Int("max-batch-jobs")

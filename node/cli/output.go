@@ -60,7 +60,7 @@ func jobJSON(v jobs.View) api.Job {
 	j := api.Job{
 		ID: v.ID.String(), State: string(v.State()), Iterations: v.Iterations, Done: v.Done, Priority: int(v.Priority),
 		Rate: v.Rate, ETASeconds: v.ETA().Seconds(), Error: v.Err,
-		Durability: v.Durability.String(), DurabilityReason: v.Durability.Reason,
+		Durability: v.Durability.String(), DurabilityReason: v.Durability.Reason, Replicated: v.Durability.Both,
 		Attempts: v.Attempts, Worker: v.Worker, Node: v.Home, Pulled: v.Pulled, Purged: v.Purged, CreatedAt: v.CreatedAt,
 	}
 	if v.Rank == jobs.Completed && !v.Purged {

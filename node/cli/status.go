@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -80,6 +81,9 @@ func (p *program) printStatus(f string, s api.Status) error {
 	if s.Alarms > 0 {
 		fmt.Fprintf(p.stdout, "ALARM: %d jobs have two different values; see the node's log.\n", s.Alarms)
 	}
+	for _, line := range peerTrouble(s) {
+		fmt.Fprintln(p.stdout, line)
+	}
 	state := "healthy"
 	if !s.Writable {
 		state = "read only"
@@ -88,12 +92,25 @@ func (p *program) printStatus(f string, s api.Status) error {
 	if s.Cache.Enabled {
 		cache = fmt.Sprintf("%s/%s", number(float64(s.Cache.Entries)), number(float64(s.Cache.Max)))
 	}
+	here := 0
+	for _, w := range s.WorkerList {
+		here += w.Cores
+	}
+	peer := s.Peer
+	nodes := [][]any{{s.Node, state, s.Queued - peer.Waiting, s.Leased - peer.Leased, here, s.Completed, s.Failed, humanize.IBytes(uint64(max(0, s.StoreBytes+s.WALBytes))),
+		humanize.IBytes(uint64(max(0, s.DiskFreeBytes))), cache, roughly(s.Now.Sub(s.StartedAt)), s.Version}}
+	if peer.Session != api.SessionNone {
+		nodes = append(nodes, []any{cmp.Or(peer.Node, "?"), peerState(peer), peer.Waiting, peer.Leased, peer.Workers})
+	}
 	err := p.printTable(
-		[]string{"NODE", "STATE", "QUEUED", "LEASED", "COMPLETED", "FAILED", "STORE", "DISK FREE", "CACHE", "UP", "VERSION"},
-		[][]any{{s.Node, state, s.Queued, s.Leased, s.Completed, s.Failed, humanize.IBytes(uint64(max(0, s.StoreBytes+s.WALBytes))),
-			humanize.IBytes(uint64(max(0, s.DiskFreeBytes))), cache, roughly(s.Now.Sub(s.StartedAt)), s.Version}})
+		[]string{"NODE", "STATE", "QUEUED", "LEASED", "WORKERS", "COMPLETED", "FAILED", "STORE", "DISK FREE", "CACHE", "UP", "VERSION"}, nodes)
 	if err != nil {
 		return err
+	}
+	if peer.Session != api.SessionNone {
+		if err := p.printPeer(s); err != nil {
+			return err
+		}
 	}
 	rows := make([][]any, len(s.WorkerList))
 	for i, w := range s.WorkerList {
@@ -101,6 +118,106 @@ func (p *program) printStatus(f string, s api.Status) error {
 	}
 	return p.printTable([]string{"WORKER", "LEASES", "RATE", "SEEN"}, rows)
 }
+
+// printPeer prints how this node and its peer are in step.
+func (p *program) printPeer(s api.Status) error {
+	peer := s.Peer
+	since := ""
+	if peer.Since != nil {
+		since = roughly(s.Now.Sub(*peer.Since))
+	}
+	copied := "complete"
+	switch {
+	case peer.Refilling:
+		copied = "refilling"
+	case !peer.Complete:
+		copied = "not complete"
+	}
+	compared := "not yet"
+	if c := peer.Compare; c.Ranges > 0 {
+		compared = fmt.Sprintf("%s, %s differed", plural(c.Ranges, "range"), number(float64(c.Differed)))
+	}
+	return p.printTable(
+		[]string{"PEER", "SESSION", "FOR", "UNDER-REPLICATED", "LAG", "BEHIND", "COPY HERE", "COMPARED", "CLOCK"},
+		[][]any{{cmp.Or(peer.Node, "?"), peer.Session, since, peer.UnderReplicated, lag(peer), peer.Behind, copied, compared, skew(peer.SkewSeconds)}})
+}
+
+// maxLag is where a node stops counting its lag.
+const maxLag = 20
+
+// lag says how old the oldest row is that the peer may not have.
+func lag(peer api.PeerStatus) string {
+	if peer.LagSeconds >= maxLag {
+		return "over 20s"
+	}
+	return roughly(inSeconds(peer.LagSeconds))
+}
+
+// peerState says in a word how the peer is, as seen from here.
+func peerState(peer api.PeerStatus) string {
+	switch {
+	case peer.Refused != "":
+		return "refused"
+	case peer.Gone:
+		return "gone"
+	case peer.Session == "down":
+		return "silent"
+	case !peer.Heard:
+		return "not heard"
+	}
+	return "healthy"
+}
+
+// warnSkew is the difference of two clocks that is worth a word.
+const warnSkew = 500 * time.Millisecond
+
+// peerTrouble says in a sentence each what is wrong with the pair.
+func peerTrouble(s api.Status) []string {
+	peer := s.Peer
+	name := cmp.Or(peer.Node, "the peer")
+	alone := "all jobs of this node are on both disks"
+	if n := peer.UnderReplicated; n > 0 {
+		alone = "up to " + plural(n, "job") + " may be on this node's disk only"
+	}
+	var out []string
+	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	switch {
+	case peer.Refused != "":
+		say("%s and this node do not talk: %s; %s.", name, peer.Refused, alone)
+	case peer.Session == "down" && peer.HeardAt == nil:
+		say("No peer has answered since the start; %s.", alone)
+	case peer.Session == "down":
+		say("%s does not answer since %s; %s.", name, roughly(s.Now.Sub(*peer.HeardAt)), alone)
+	case peer.Session == "connected":
+		say("Only one of the two directions between %s and this node works; %s.", name, alone)
+	case peer.Session == "catchup":
+		say("%s is catching up; %s.", name, alone)
+	}
+	if peer.Session != api.SessionNone && (peer.Refilling || !peer.Complete) {
+		say("The copy of %s's jobs on this node is not complete: up to %s to go.", name, plural(peer.Behind, "row"))
+	}
+	if n := peer.Compare.Alarms; n > 0 {
+		say("ALARM: %s of rows differ again after their repair; see the node's log.", plural(n, "range"))
+	}
+	if d := inSeconds(peer.SkewSeconds); d.Abs() >= warnSkew {
+		say("The clock of %s is %s.", name, skew(peer.SkewSeconds))
+	}
+	return out
+}
+
+// skew says how a clock stands to this node's.
+func skew(seconds float64) string {
+	d := inSeconds(seconds)
+	switch {
+	case d.Abs() < 10*time.Millisecond:
+		return "in step"
+	case d > 0:
+		return roughly(d) + " ahead"
+	}
+	return roughly(-d) + " behind"
+}
+
+func inSeconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // forecast says in a sentence when the work will be done.
 func forecast(s api.Status, now time.Time) string {

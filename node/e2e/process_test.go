@@ -59,11 +59,17 @@ func (b *buffer) String() string {
 // launch starts a command that dies with the test.
 func launch(t testing.TB, name string, argv ...string) *process {
 	t.Helper()
+	return launchBy(t, (*exec.Cmd).Start, name, argv...)
+}
+
+// launchBy is launch with another way to start the command.
+func launchBy(t testing.TB, start func(*exec.Cmd) error, name string, argv ...string) *process {
+	t.Helper()
 	p := &process{t: t, name: name, cmd: exec.Command(argv[0], argv[1:]...), exited: make(chan struct{})}
 	p.cmd.Stderr, p.cmd.Stdout = &p.log, &p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p.cmd.Env = environment()
-	if err := p.cmd.Start(); err != nil {
+	if err := start(p.cmd); err != nil {
 		t.Fatalf("start %v: %v", argv, err)
 	}
 	go func() {
@@ -158,35 +164,40 @@ func start(t testing.TB, dir string, prefix []string, flags ...string) *node {
 	t.Helper()
 	for try := 0; ; try++ {
 		addr := freeAddr(t)
-		argv := append(append([]string{}, prefix...), binary, "node", "--listen", addr, "--data-dir", dir, "--log-format", "text")
+		argv := append(append([]string{}, prefix...), binary, "node", "--listen", addr, "--data-dir", dir, "--log-format", "text", "--gossip", "")
 		p := launch(t, fmt.Sprintf("node %d", starts.Add(1)), append(argv, flags...)...)
 		n := &node{process: p, dir: dir, addr: addr, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 		t.Cleanup(n.http.CloseIdleConnections)
-		busy := false
-		poll(t, upTimeout, n.name+" serves", func() string {
-			if !n.running() {
-				if busy = strings.Contains(n.log.String(), "address already in use"); busy {
-					return ""
-				}
-				t.Fatalf("%s ended at its start, exit code %d: %s", n.name, n.code, tail(n.log.String(), 2000))
-			}
-			res, err := n.http.Get(n.url("/readyz"))
-			if err != nil {
-				return err.Error()
-			}
-			_ = res.Body.Close() // only the status counts
-			if res.StatusCode != http.StatusOK {
-				return res.Status
-			}
-			return ""
-		})
-		if !busy {
+		if !n.serves() {
 			return n
 		}
 		if try == 5 {
 			t.Fatalf("no free port in %d tries", try)
 		}
 	}
+}
+
+// serves waits until the node serves, or reports that its address is taken.
+func (n *node) serves() (busy bool) {
+	n.t.Helper()
+	poll(n.t, upTimeout, n.name+" serves", func() string {
+		if !n.running() {
+			if busy = strings.Contains(n.log.String(), "address already in use"); busy {
+				return ""
+			}
+			n.t.Fatalf("%s ended at its start, exit code %d: %s", n.name, n.code, tail(n.log.String(), 2000))
+		}
+		res, err := n.http.Get(n.url("/readyz"))
+		if err != nil {
+			return err.Error()
+		}
+		_ = res.Body.Close() // only the status counts
+		if res.StatusCode != http.StatusOK {
+			return res.Status
+		}
+		return ""
+	})
+	return busy
 }
 
 // ports are tried in turn below the range that outgoing connections take.

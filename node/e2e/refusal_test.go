@@ -84,17 +84,25 @@ func TestRefusesStart(t *testing.T) {
 	t.Run("newer_schema", func(t *testing.T) {
 		t.Parallel()
 		dir, l := made(t, true, 3)
+		var known int
+		db := open(t, dir)
+		if err := db.QueryRow("PRAGMA user_version").Scan(&known); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
 		execute(t, dir, "PRAGMA user_version = 1000")
 		says(t, refused(t, 1, "--data-dir", dir, "--listen", freeAddr(t)), dir, "schema 1000", "newer release", "backup")
 		var version int
-		db := open(t, dir)
+		db = open(t, dir)
 		if err := db.QueryRow("PRAGMA user_version").Scan(&version); err != nil || version != 1000 {
 			t.Errorf("user_version after the refusal: got %d, %v, want 1000", version, err)
 		}
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
-		execute(t, dir, "PRAGMA user_version = 1")
+		execute(t, dir, fmt.Sprintf("PRAGMA user_version = %d", known))
 		n := start(t, dir, nil)
 		l.check(t, n)
 		n.stop()

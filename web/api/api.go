@@ -52,6 +52,7 @@ type Job struct {
 	Error            string     `json:"error,omitempty"` // why, when failed
 	Durability       string     `json:"durability"`      // both or local
 	DurabilityReason string     `json:"durability_reason,omitempty"`
+	Replicated       bool       `json:"replicated"` // as it stands here, on both disks: durability is both
 	Attempts         uint32     `json:"attempts"`
 	Worker           string     `json:"worker,omitempty"`
 	Node             string     `json:"node"` // its home
@@ -117,8 +118,8 @@ type FieldError struct {
 // events, the dashboard, the CLI and the metrics show. GET /status is the same
 // body; its two old keys are Jobs and Workers.
 type Status struct {
-	Jobs    int64 `json:"Jobs"`    // jobs waiting
-	Workers int   `json:"Workers"` // workers alive
+	Jobs    int64 `json:"Jobs"`    // jobs waiting, in the pair
+	Workers int   `json:"Workers"` // workers alive, at both nodes
 
 	Node      string    `json:"node"`
 	Version   string    `json:"version"`
@@ -149,8 +150,79 @@ type Status struct {
 	Alarms        int64       `json:"alarms"` // pairs of different values for one job
 	Cache         CacheStatus `json:"cache"`
 
-	WorkerList []WorkerStatus `json:"workers_list"`
+	WorkerList []WorkerStatus `json:"workers_list"` // of this node
 	Fleet      FleetStatus    `json:"fleet"`
+
+	Peer PeerStatus `json:"peer"`
+}
+
+// SessionNone is the session of a node that has no peer and looks for none.
+// The others are down, connected, catchup and sync.
+const SessionNone = "none"
+
+// Sessions are all sessions, the worst first.
+var Sessions = []string{SessionNone, "down", "connected", "catchup", "sync"}
+
+// PeerStatus is the other node as this one sees it. It is always there: with no
+// peer the session is none and the rest says nothing. Jobs and workers of the
+// peer are as it said just now; if it says nothing, none of its jobs is leased,
+// and those that wait are counted in our copy. They are part of the totals of
+// the Status.
+type PeerStatus struct {
+	Node    string     `json:"node,omitempty"` // while it is known
+	Session string     `json:"session"`        // none, down, connected, catchup, sync
+	Since   *time.Time `json:"since,omitempty"`
+	Reason  string     `json:"reason,omitempty"`  // why writes are local
+	Refused string     `json:"refused,omitempty"` // why the two do not talk
+	API     string     `json:"api,omitempty"`
+	Gossip  string     `json:"gossip,omitempty"`
+	Alive   bool       `json:"alive"` // gossip says so
+	Gone    bool       `json:"gone"`  // its jobs may be taken over
+	HeardAt *time.Time `json:"heard_at,omitempty"`
+
+	Heard   bool  `json:"heard"` // the next three are as it said just now
+	Waiting int64 `json:"waiting"`
+	Leased  int64 `json:"leased"`
+	Workers int   `json:"workers"`
+
+	UnderReplicated int64   `json:"under_replicated"`   // at most so many rows are here and not there
+	LagSeconds      float64 `json:"lag_seconds"`        // so old is the oldest of them; not counted beyond 20 s
+	Behind          int64   `json:"behind"`             // at most so many rows are there and not here
+	Refilling       bool    `json:"refilling"`          // all of its rows are being read anew
+	Complete        bool    `json:"complete"`           // all that it had was read since our start
+	PeerComplete    bool    `json:"peer_complete"`      // it has read all that we had
+	SkewSeconds     float64 `json:"clock_skew_seconds"` // its clock less ours
+
+	Floor    *time.Time    `json:"floor,omitempty"` // below it no ended job is kept
+	Compare  CompareStatus `json:"compare"`
+	Counters PeerCounters  `json:"counters"`
+}
+
+// CompareStatus is the search for rows that differ though both nodes should
+// have the same, since the start.
+type CompareStatus struct {
+	Ranges   int64 `json:"ranges"`   // compared
+	Differed int64 `json:"differed"` // of these
+	Repaired int64 `json:"repaired"` // rows
+	Alarms   int64 `json:"alarms"`   // ranges that differ again after their repair
+}
+
+// PeerCounters count since the start.
+type PeerCounters struct {
+	RowsIn        int64 `json:"rows_in"` // by the feed
+	RowsOut       int64 `json:"rows_out"`
+	CopiesIn      int64 `json:"copies_in"` // rows by gossip
+	CopiesOut     int64 `json:"copies_out"`
+	CopiesDropped int64 `json:"copies_dropped"`
+	AckTimeouts   int64 `json:"ack_timeouts"`
+	Refusals      int64 `json:"refusals"`
+	BadFrames     int64 `json:"bad_frames"`
+	Strangers     int64 `json:"strangers"` // kept out of gossip
+	Resets        int64 `json:"resets"`    // of the cursor
+	FloorRounds   int64 `json:"floor_rounds"`
+	Stolen        int64 `json:"stolen"`     // jobs asked of the living peer
+	TakenOver     int64 `json:"taken_over"` // jobs of the dead one
+	Conflicts     int64 `json:"conflicts"`  // keys that came with other work at the two nodes
 }
 
 // CacheStatus is the result cache.

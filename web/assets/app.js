@@ -185,6 +185,7 @@ function showStatus(s) {
   const trouble = [];
   if (!s.writable) trouble.push("■ Submits are refused: " + (s.write_problem || "the store cannot be written") + ". Reads go on.");
   if (s.alarms > 0) trouble.push("■ " + plural(s.alarms, "alarm") + ": different values for one job. See this node's log.");
+  if (s.peer.compare.alarms > 0) trouble.push("■ " + plural(s.peer.compare.alarms, "range") + " of jobs differ between the nodes again after their repair. See this node's log.");
   $("trouble").hidden = trouble.length === 0;
   say($("trouble"), trouble.join("\n"));
 
@@ -200,9 +201,61 @@ function showStatus(s) {
   say($("t-workers"), count(s.Workers));
   say($("t-workers-sub"), s.fleet.kind === "none" ? "no fleet" : plural(s.fleet.instances.length, "instance"));
 
+  showNodes(s);
   showWorkers(s);
   const room = s.disk_free_bytes > 0 ? `, ${bytes(s.disk_free_bytes)} free` : "";
   say($("node"), `Node ${s.node}, version ${s.version}, up ${age(seconds(s.now) - seconds(s.started_at))}. Store ${bytes(s.store_bytes + s.wal_bytes)}${room}. Jobs are kept ${about(s.retention_seconds)} after their end.`);
+}
+
+const sessions = {
+  none: ["○", "soft", "no peer"], down: ["■", "bad", "down"], connected: ["▲", "warn", "one way"], catchup: ["▲", "warn", "catching up"], sync: ["●", "good", "in sync"],
+};
+
+/** This node, and its peer as seen from here.
+ * @param {any} s */
+function showNodes(s) {
+  const p = s.peer;
+  const [mark, level, word] = sessions[/** @type {keyof typeof sessions} */ (p.session)] ?? ["○", "soft", p.session];
+  const paired = p.session !== "none";
+  const here = s.workers_list.reduce((/** @type {number} */ sum, /** @type {any} */ w) => sum + w.cores, 0);
+  const rows = [[s.node, "● this node", "good", s.queued - p.waiting, s.leased - p.leased, here, paired ? count(p.under_replicated) : "–", "–"]];
+  if (paired) {
+    const skew = Math.abs(p.clock_skew_seconds);
+    rows.push([p.node ?? "not known yet", mark + " " + (p.refused ? "refused" : word), p.refused ? "bad" : level, p.waiting, p.leased, p.workers, count(p.behind),
+      skew < 0.01 ? "in step" : short(Math.round(skew * 100) / 100) + " s " + (p.clock_skew_seconds > 0 ? "ahead" : "behind")]);
+  }
+  const body = $("nodes").tBodies[0];
+  while (body.rows.length > rows.length) body.deleteRow(-1);
+  rows.forEach(([name, session, look, queued, running, workers, uncopied, clock], n) => {
+    let row = body.rows[n];
+    if (!row) {
+      row = make("tr", {}, [make("th", { scope: "row" }, [make("code")]), make("td"), ...Array.from({ length: 4 }, () => make("td", { class: "num" })), make("td")]);
+      body.append(row);
+    }
+    say(row.cells[0].firstElementChild, name);
+    row.cells[1].className = look;
+    say(row.cells[1], session);
+    say(row.cells[2], count(queued));
+    say(row.cells[3], count(running));
+    say(row.cells[4], count(workers));
+    say(row.cells[5], uncopied);
+    say(row.cells[6], clock);
+  });
+  say($("nodes-note"), pairNote(s));
+}
+
+/** What the session means, in a sentence.
+ * @param {any} s */
+function pairNote(s) {
+  const p = s.peer;
+  const name = p.node ?? "The peer";
+  const alone = p.under_replicated > 0 ? "Up to " + plural(p.under_replicated, "job") + " may be on this node's disk only." : "All jobs of this node are on both disks.";
+  if (p.session === "none") return "This node runs alone: jobs are on its disk only. Start another with --join to have a pair.";
+  if (p.refused) return `${name} and this node do not talk: ${p.refused}. ${alone}`;
+  if (p.session === "down") return (p.heard_at ? `${name} does not answer since ${age(seconds(s.now) - seconds(p.heard_at))}. ` : "No peer has answered since the start. ") + alone;
+  if (p.session === "connected") return `Only one direction between ${name} and this node works. ${alone}`;
+  if (p.session === "catchup") return `${name} is catching up. ${alone}`;
+  return p.complete ? "An enqueue at either node is answered when it is on both disks, or after 300 ms with the reason why not." : `The copy of ${name}'s jobs on this node is not complete: up to ${plural(p.behind, "row")} to go.`;
 }
 
 /** @param {any} s */

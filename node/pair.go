@@ -1,0 +1,351 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"workmanager/jobs"
+	peersync "workmanager/sync"
+)
+
+const (
+	// stealLeast is the iterations below which moving a job to an idle peer
+	// costs more than computing it, where there is somebody to compute it.
+	stealLeast = 1000
+	// consumePage bounds the results that the peer is asked for at once.
+	consumePage = 1000
+)
+
+// The queue's half of the pair. What it asks of the engine it asks as it goes;
+// the engine tells it of rows that came, and asks it what the peer wants to know.
+var _ peersync.Host = (*Queue)(nil)
+
+// Load says how busy this node is. See sync.Host.
+func (q *Queue) Load() peersync.Load {
+	mine := q.store.CountsOf(q.node)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := peersync.Load{Leased: int64(q.table.Leased()), Remaining: mine.Remaining}
+	l.Waiting = max(mine.Open-l.Leased, 0)
+	for name, s := range q.workers {
+		cores := int64(max(s.worker.Cores, 1))
+		l.Workers += cores
+		l.FreeLanes += max(cores-int64(q.table.LeasesOf(name)), 0)
+	}
+	return l
+}
+
+// Arrived takes in what came from the peer: jobs that are ours now, and the end
+// of jobs that we hold. See sync.Host.
+func (q *Queue) Arrived(changed []jobs.Changed) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	added := 0
+	for i := range changed {
+		j := &changed[i].Job
+		switch {
+		case j.Ended():
+			if j.Rank == jobs.Completed {
+				q.cache.put(*j)
+			}
+			if j.Purged {
+				q.cache.drop(j.V1, j.Iterations)
+			}
+			q.remove(j.ID)
+		case j.Home == q.node:
+			if q.table.Has(j.ID) {
+				continue
+			}
+			if !q.window.takes(int(j.Priority), q.table.Waiting()) {
+				q.window.leave(int(j.Priority))
+			} else if q.table.Add(*j) {
+				added++
+			}
+		case q.table.Has(j.ID): // taken over by the peer, or given to it
+			if worker, done, of := q.table.Holder(j.ID); worker == "" || done < of/2 {
+				q.remove(j.ID) // the peer computes it; of what is half done one run more is the lesser waste
+			}
+		}
+	}
+	q.available(added)
+}
+
+// Find returns a job as this node sees it. See sync.Host.
+func (q *Queue) Find(ctx context.Context, id jobs.ID) (jobs.View, bool, error) {
+	row, found, err := q.store.Row(ctx, id)
+	if err != nil || !found {
+		return jobs.View{}, false, err
+	}
+	return q.views([]jobs.Row{row})[0], true, nil
+}
+
+// GiveAway moves jobs that wait here to the peer, which has nobody else to
+// feed. See sync.Host.
+func (q *Queue) GiveAway(ctx context.Context, to string, most int) ([]jobs.ID, error) {
+	q.mu.Lock()
+	least := uint64(0)
+	if len(q.workers) > 0 {
+		least = stealLeast
+		most = min(most, q.table.Waiting()/2)
+	}
+	ids := q.table.Spare(most, least)
+	if q.window.gone != nil {
+		for _, id := range ids {
+			q.window.gone[id] = struct{}{}
+		}
+	}
+	q.mu.Unlock()
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	moved, err := q.store.GiveAway(ctx, ids, to)
+	if len(moved) < len(ids) {
+		q.takeBack(context.WithoutCancel(ctx), ids, moved)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("give jobs to node %s: %w", to, err)
+	}
+	return moved, nil
+}
+
+// takeBack returns to the table the jobs that were not given away.
+func (q *Queue) takeBack(ctx context.Context, ids, moved []jobs.ID) {
+	gone := make(map[jobs.ID]bool, len(moved))
+	for _, id := range moved {
+		gone[id] = true
+	}
+	for _, id := range ids {
+		if gone[id] {
+			continue
+		}
+		j, found, err := q.store.Job(ctx, id)
+		q.mu.Lock()
+		switch {
+		case err != nil:
+			q.window.leave(jobs.MaxPriority) // it is found on the disk later
+		case found && !j.Ended() && j.Home == q.node && q.table.Add(j):
+			q.available(1)
+		}
+		q.mu.Unlock()
+	}
+}
+
+// takeOver makes jobs of a dead peer ours, as many as the worker can hold. It
+// returns how many.
+func (q *Queue) takeOver(ctx context.Context, c jobs.Capacity) (int, error) {
+	from := q.pair.MayTakeOver()
+	if from == "" || q.store.CountsOf(from).Open == 0 {
+		return 0, nil
+	}
+	q.taking.Lock()
+	defer q.taking.Unlock()
+	taken, err := q.store.TakeOver(ctx, from, c)
+	if err != nil {
+		return 0, fmt.Errorf("take over jobs of node %s: %w", from, err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for _, j := range taken {
+		if q.table.Add(j) {
+			n++
+		}
+	}
+	q.takenOver.Add(int64(n))
+	return n, nil
+}
+
+// hungry reports whether a worker waits and nothing is here for it; mu is held.
+func (q *Queue) hungry() bool {
+	return q.wake != nil && q.table.Waiting() == 0 && !q.window.behind
+}
+
+// feedIdle finds work for workers that wait: it wakes them when a dead peer has
+// jobs, or steals from a living one.
+func (q *Queue) feedIdle(ctx context.Context) error {
+	q.mu.Lock()
+	if may := q.pair.MayLease(); may && q.barred {
+		q.barred = false
+		q.available(1)
+	}
+	hungry := q.hungry() && !q.barred
+	q.mu.Unlock()
+	if !hungry {
+		return nil
+	}
+	if from := q.pair.MayTakeOver(); from != "" {
+		if q.store.CountsOf(from).Open > 0 {
+			q.mu.Lock()
+			q.available(1)
+			q.mu.Unlock()
+		}
+		return nil
+	}
+	p := q.pair.Peer()
+	if p.Session == peersync.SessionDown || !p.LoadFresh || p.Load.Waiting <= 2*p.Load.Workers {
+		return nil
+	}
+	if now := q.now(); now.Before(q.stealAt) {
+		return nil
+	} else {
+		q.stealAt = now.Add(stepInterval)
+	}
+	n, err := q.pair.Steal(ctx, int(max(p.Load.Waiting/2, 1)))
+	if errors.Is(err, peersync.ErrNoPeer) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("steal jobs: %w", err)
+	}
+	if n == 0 { // nothing worth it
+		q.stealAt = q.now().Add(10 * stepInterval)
+	}
+	return nil
+}
+
+// Consume hands out results, each once: those of this home first, and of the
+// peer's where there are not enough. A key gets the same again at either node.
+// See web.Queue.
+func (q *Queue) Consume(ctx context.Context, top int, key string) ([]jobs.Result, jobs.Durability, error) {
+	var out []jobs.Result
+	asked := false
+	if key != "" {
+		known, err := q.store.PullKnown(ctx, key)
+		if err != nil {
+			return nil, jobs.Durability{}, err
+		}
+		if !known && q.pair.Connected() { // the first call may have come to the peer
+			asked = true
+			if out, err = q.consumeThere(ctx, top, key, true); err != nil {
+				return nil, jobs.Durability{}, err
+			}
+		}
+	}
+	if len(out) < top {
+		here, err := q.consumeHere(ctx, top-len(out), key)
+		if err != nil && len(out) == 0 {
+			return nil, jobs.Durability{}, err
+		}
+		out = append(out, here...)
+	}
+	if len(out) < top && !(asked && len(out) > 0) {
+		there, err := q.consumeThere(ctx, top-len(out), key, false)
+		if err != nil && len(out) == 0 {
+			return nil, jobs.Durability{}, err
+		}
+		out = append(out, there...)
+	}
+	return out, q.pulledBoth(ctx, out), nil
+}
+
+// consumeHere hands out results of this home, and of a dead peer's.
+func (q *Queue) consumeHere(ctx context.Context, top int, key string) ([]jobs.Result, error) {
+	out, err := q.store.Consume(ctx, top, key)
+	if from := q.pair.MayTakeOver(); err == nil && len(out) < top && from != "" {
+		more, err := q.store.ConsumeOf(ctx, from, top-len(out), key)
+		if err != nil && len(out) == 0 {
+			return nil, err
+		}
+		if key != "" { // all that the key has got
+			return more, nil
+		}
+		out = append(out, more...)
+	}
+	return out, err
+}
+
+// ConsumeHere hands out results of this home to the peer's clients. See sync.Host.
+func (q *Queue) ConsumeHere(ctx context.Context, top int, key string, again bool) ([]jobs.Result, error) {
+	if again {
+		known, err := q.store.PullKnown(ctx, key)
+		if err != nil || !known {
+			return nil, err
+		}
+	}
+	return q.store.Consume(ctx, top, key)
+}
+
+// consumeThere asks the peer for results of its home. A peer that cannot be
+// asked has none.
+func (q *Queue) consumeThere(ctx context.Context, top int, key string, again bool) ([]jobs.Result, error) {
+	var out []jobs.Result
+	for len(out) < top && q.pair.Connected() {
+		want := min(top-len(out), consumePage)
+		if key != "" {
+			want = top // one call: what the key gets is one list
+		}
+		page, err := q.pair.Consume(ctx, want, key, again)
+		if errors.Is(err, peersync.ErrNoPeer) {
+			break
+		}
+		if err != nil {
+			return out, err
+		}
+		out = append(out, page...)
+		if key != "" || len(page) < want {
+			break
+		}
+	}
+	return out[:min(len(out), top)], nil
+}
+
+// pulledBoth waits until both nodes know what was handed out.
+func (q *Queue) pulledBoth(ctx context.Context, out []jobs.Result) jobs.Durability {
+	ids := make([]jobs.ID, len(out))
+	for i := range out {
+		ids[i] = out[i].ID
+	}
+	w := q.pair.Expect(ids)
+	for i, id := range ids {
+		row, found, err := q.store.Row(ctx, id)
+		if err != nil || !found || !row.Job.Pulled { // the peer's: its mark is on its way, and there already
+			q.pair.Drop(w, i)
+			continue
+		}
+		q.pair.Stands(w, i, row.LSeq)
+	}
+	worst := jobs.Durability{Both: true}
+	for _, d := range q.pair.Await(ctx, w, jobs.AckDefault) {
+		if !d.Both && d.Reason != "" {
+			worst = d
+		}
+	}
+	return worst
+}
+
+// refuseBoth answers ack=both before anything is written.
+func (q *Queue) refuseBoth(ack jobs.Ack) error {
+	if ack != jobs.AckBoth {
+		return nil
+	}
+	if why := q.pair.Unsynced(); why != "" {
+		return jobs.Errorf(jobs.CodeUnavailable, "ack=both cannot be kept: %s; nothing was written, leave ack out to accept one disk", why).Retry(time.Second)
+	}
+	return nil
+}
+
+// confirm waits for the peer and enters into each outcome what was reached.
+// With ack=both an outcome that is not on both disks gets an error: it is
+// written here all the same.
+func (q *Queue) confirm(ctx context.Context, w *peersync.Wait, out []jobs.Outcome, ack jobs.Ack) {
+	for i := range out {
+		switch o := &out[i]; {
+		case o.Err != nil:
+			q.pair.Drop(w, i)
+		default:
+			q.pair.Stands(w, i, o.LSeq)
+		}
+	}
+	got := q.pair.Await(ctx, w, ack)
+	for i := range out {
+		o := &out[i]
+		o.Durability = got[min(i, len(got)-1)]
+		if ack == jobs.AckBoth && o.Err == nil && !o.Durability.Both {
+			e := jobs.Errorf(jobs.CodeUnavailable, "ack=both was not reached in time: %s; it IS written on this node and will follow on the other. Try again with the same Idempotency-Key", o.Durability.Reason).Retry(time.Second)
+			e.Written = true
+			o.Err = e
+		}
+	}
+}
