@@ -17,6 +17,7 @@ type cache struct {
 	ring  []remembered
 	next  int
 	gone  map[work]struct{} // dropped while the cache is warmed, nil otherwise
+	shut  bool              // all was dropped while it is warmed
 
 	max          int
 	hits, misses atomic.Uint64
@@ -63,7 +64,7 @@ func (c *cache) put(j jobs.Job) {
 	w := work{j.V1, j.Iterations}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.gone[w]; ok {
+	if _, ok := c.gone[w]; ok || c.shut {
 		return
 	}
 	if _, ok := c.index[w]; ok {
@@ -98,6 +99,16 @@ func (c *cache) drop(v1 jobs.Value, iterations uint64) {
 	}
 }
 
+// clear forgets everything: something was purged at the peer, and which work it
+// was is gone.
+func (c *cache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.ring)
+	c.index, c.ring, c.next = map[work]int32{}, nil, 0
+	c.shut = c.gone != nil
+}
+
 // warming notes what is dropped from here on, so that an older view of the disk
 // does not bring it back; the function it returns ends that.
 func (c *cache) warming() func() {
@@ -107,7 +118,7 @@ func (c *cache) warming() func() {
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.gone = nil
+		c.gone, c.shut = nil, false
 	}
 }
 

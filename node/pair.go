@@ -51,7 +51,7 @@ func (q *Queue) Arrived(changed []jobs.Changed) {
 				q.cache.put(*j)
 			}
 			if j.Purged {
-				q.cache.drop(j.V1, j.Iterations)
+				q.cache.clear()
 			}
 			q.remove(j.ID)
 		case j.Home == q.node:
@@ -59,7 +59,7 @@ func (q *Queue) Arrived(changed []jobs.Changed) {
 				continue
 			}
 			if !q.window.takes(int(j.Priority), q.table.Waiting()) {
-				q.window.leave(int(j.Priority))
+				q.window.leaveOld(int(j.Priority))
 			} else if q.table.Add(*j) {
 				added++
 			}
@@ -124,7 +124,7 @@ func (q *Queue) takeBack(ctx context.Context, ids, moved []jobs.ID) {
 		q.mu.Lock()
 		switch {
 		case err != nil:
-			q.window.leave(jobs.MaxPriority) // it is found on the disk later
+			q.window.leaveOld(jobs.MaxPriority) // it is found on the disk later
 		case found && !j.Ended() && j.Home == q.node && q.table.Add(j):
 			q.available(1)
 		}
@@ -291,28 +291,50 @@ func (q *Queue) consumeThere(ctx context.Context, top int, key string, again boo
 	return out[:min(len(out), top)], nil
 }
 
-// pulledBoth waits until both nodes know what was handed out.
+// pulledBoth waits until both nodes know what was handed out: of this node's
+// marks the peer confirms that, and the peer's must have come here.
 func (q *Queue) pulledBoth(ctx context.Context, out []jobs.Result) jobs.Durability {
 	ids := make([]jobs.ID, len(out))
 	for i := range out {
 		ids[i] = out[i].ID
 	}
 	w := q.pair.Expect(ids)
+	deadline := time.Now().Add(peersync.AckTimeout)
+	late := jobs.Durability{Both: true}
 	for i, id := range ids {
-		row, found, err := q.store.Row(ctx, id)
-		if err != nil || !found || !row.Job.Pulled { // the peer's: its mark is on its way, and there already
+		row, marked := q.marked(ctx, id, deadline)
+		if !marked {
 			q.pair.Drop(w, i)
+			late = jobs.Durability{Reason: "peer_timeout: what the peer handed out is not here yet"}
 			continue
 		}
 		q.pair.Stands(w, i, row.LSeq)
 	}
-	worst := jobs.Durability{Both: true}
-	for _, d := range q.pair.Await(ctx, w, jobs.AckDefault) {
-		if !d.Both && d.Reason != "" {
-			worst = d
+	for i, d := range q.pair.Await(ctx, w, jobs.AckDefault) {
+		if !d.Both && late.Both && (len(ids) == 0 || i < len(ids)) {
+			return d
 		}
 	}
-	return worst
+	return late
+}
+
+// marked returns the row of a result once it is marked here as pulled.
+func (q *Queue) marked(ctx context.Context, id jobs.ID, deadline time.Time) (jobs.Row, bool) {
+	for {
+		row, found, err := q.store.Row(ctx, id)
+		if err == nil && found && row.Job.Pulled {
+			return row, true
+		}
+		t := time.NewTimer(2 * time.Millisecond)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		t.Stop()
+		if ctx.Err() != nil || err != nil || !time.Now().Before(deadline) {
+			return jobs.Row{}, false
+		}
+	}
 }
 
 // refuseBoth answers ack=both before anything is written.

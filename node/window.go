@@ -58,6 +58,13 @@ func (w *window) leave(priority int) {
 	}
 }
 
+// leaveOld is leave for a job that did not come in just now: it may be older
+// than what was read, and then nothing but reading from the top finds it.
+func (w *window) leaveOld(priority int) {
+	w.leave(priority)
+	w.above = max(w.above, priority)
+}
+
 // next says where to read on: at the top, if a job was left above place.
 func (w *window) next() store.Place {
 	if w.above > noPriority {

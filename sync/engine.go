@@ -143,8 +143,13 @@ func (e *Engine) Committed(changed []jobs.Changed) {
 	if len(changed) == 0 {
 		return
 	}
+	paired := e.paired()
 	e.mu.Lock()
-	e.tail.add(changed)
+	if paired {
+		e.tail.add(changed)
+	} else {
+		e.tail.skip(changed)
+	}
 	news := false
 	for i := len(changed) - 1; i >= 0; i-- {
 		if c := &changed[i]; c.Via == (jobs.ID{}) || c.Via != e.newsFor {

@@ -74,12 +74,12 @@ func (e *Engine) serveChanges(w http.ResponseWriter, r *http.Request) {
 		e.writeError(w, e.refuse(&Refusal{RefusedMalformed, err.Error()}))
 		return
 	}
-	if e.stopping() {
-		e.writeError(w, &Refusal{RefusedStopping, "this node is stopping"})
+	if err := e.asked(r.Context(), req); err != nil { // also of a node that stops: it confirms
+		e.writeError(w, err)
 		return
 	}
-	if err := e.asked(r.Context(), req); err != nil {
-		e.writeError(w, err)
+	if e.stopping() {
+		e.writeError(w, &Refusal{RefusedStopping, "this node is stopping"})
 		return
 	}
 	e.hold(1)

@@ -36,6 +36,12 @@ func (t *tail) add(changed []jobs.Changed) {
 	}
 }
 
+// skip passes over what a transaction changed: there is nobody to read it.
+func (t *tail) skip(changed []jobs.Changed) {
+	t.last = changed[len(changed)-1].LSeq
+	t.from, t.rows, t.results = t.last, t.rows[:0], 0
+}
+
 // chunk returns what a feed would answer to q. It reports false where it does
 // not remember enough, and the disk must be asked.
 func (t *tail) chunk(q jobs.FeedQuery, boot jobs.ID) (jobs.Chunk, bool) {
