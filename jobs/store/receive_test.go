@@ -11,7 +11,7 @@ import (
 )
 
 // foreign returns a chunk of node b that begins anew, with rows it made.
-func foreign(at time.Time, rows ...jobs.Row) jobs.Chunk {
+func foreign(rows ...jobs.Row) jobs.Chunk {
 	boot := jobs.ID{0xb}
 	for i := range rows {
 		rows[i].LSeq = jobs.LSeq(i + 1)
@@ -42,7 +42,7 @@ func TestPurgeByCopyErases(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := foreignRows(t, 200, 1)
-	c := foreign(time.Now(), rows...)
+	c := foreign(rows...)
 	if _, err := s.Receive(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestRaiseIsRepeatable(t *testing.T) {
 		for i := range rows {
 			rows[i].Job.Home = fmt.Sprint("home ", i%6)
 		}
-		if _, err := s.Receive(t.Context(), foreign(time.Now(), slices.Clone(rows)...)); err != nil {
+		if _, err := s.Receive(t.Context(), foreign(slices.Clone(rows)...)); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Raise(t.Context(), time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)); err != nil {
