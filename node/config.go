@@ -27,6 +27,8 @@ type Config struct {
 	// gossip cannot be opened runs without.
 	Gossip         string `flag:"gossip"`
 	GossipOptional bool
+	// GossipMuted is for tests: once the peer is found gossip tells nothing more.
+	GossipMuted bool
 	// Join are gossip addresses of the peer, any of which will do. All else
 	// about the peer is learnt from it.
 	Join []string `flag:"join"`

@@ -62,7 +62,7 @@ func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger
 		window: newWindow(maxWindow, windowPage),
 	}
 	q.pair = peersync.New(peersync.Config{
-		Node: cfg.Name, Cluster: cfg.Cluster, Join: cfg.Join, API: cfg.Advertise,
+		Node: cfg.Name, Cluster: cfg.Cluster, Join: cfg.Join, API: cfg.Advertise, Muted: cfg.GossipMuted,
 		Retention: cfg.Retention, CompareInterval: cfg.CompareInterval, Now: now, Log: log,
 	}, s, q)
 	q.barred = !q.pair.MayLease()

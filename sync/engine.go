@@ -21,6 +21,9 @@ type Config struct {
 	// API is where the peer reaches this node's API, host:port. An unspecified
 	// host means the address it sees this node at.
 	API string
+	// Muted lets gossip find the peer and tells nothing of it from then on: for
+	// tests, which must all hold so.
+	Muted bool
 	// Retention is how long an ended job is kept.
 	Retention time.Duration
 	// CompareInterval is how often rows are compared for silent divergence.

@@ -63,6 +63,7 @@ func (e *Engine) rounds(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+		e.mute()
 		if err := e.proposeFloor(ctx); err != nil && ctx.Err() == nil {
 			if r, ok := errors.AsType[*Refusal](err); ok {
 				e.log.Debug("no floor agreed", "reason", r.Error())
@@ -77,4 +78,12 @@ func (e *Engine) rounds(ctx context.Context) {
 			e.warn("compare", "rows not compared, will be tried again", "err", err)
 		}
 	}
+}
+
+// mute silences gossip once the peer was found, if that is wanted.
+func (e *Engine) mute() {
+	if !e.cfg.Muted || e.gossip == nil || e.store.Reading().API == "" {
+		return
+	}
+	e.gossip.Mute(true)
 }

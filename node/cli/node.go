@@ -28,6 +28,7 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.IntFlag{Name: "workers", Usage: "compute on `N` cores; 0 computes nothing here", Value: def.Workers, DefaultText: "one per CPU"},
 			&cli.DurationFlag{Name: "retention", Usage: "keep jobs and their values for `DURATION` after their end", Value: def.Retention},
 			&cli.StringFlag{Name: "gossip", Usage: "`HOST:PORT` that the peer joins, UDP and TCP", Value: defaultGossip, Category: groupPair},
+			&cli.BoolFlag{Name: "gossip-muted", Usage: "for tests: once the peer is found gossip tells nothing more", Hidden: true, Category: groupPair},
 			&cli.StringSliceFlag{Name: "join", Usage: "gossip `HOST:PORT` of the peer; may be given more than once", Category: groupPair},
 			&cli.StringFlag{Name: "advertise", Usage: "`HOST:PORT` where the peer reaches this node's API; by default where it listens", Category: groupPair},
 			&cli.StringFlag{Name: "cluster", Usage: "`NAME` of the pair; nodes of another are refused", Category: groupPair},
@@ -53,7 +54,7 @@ func nodeConfig(c *cli.Context) node.Config {
 	cfg.Workers, cfg.Retention, cfg.CacheEntries = c.Int("workers"), c.Duration("retention"), c.Int("cache")
 	cfg.CheckpointInterval = c.Duration("checkpoint-interval")
 	cfg.Gossip, cfg.GossipOptional, cfg.Join = c.String("gossip"), !c.IsSet("gossip") && !c.IsSet("join"), c.StringSlice("join")
-	cfg.Advertise = c.String("advertise")
+	cfg.Advertise, cfg.GossipMuted = c.String("advertise"), c.Bool("gossip-muted")
 	cfg.Cluster, cfg.CompareInterval = c.String("cluster"), c.Duration("compare-interval")
 	cfg.Limits.DataBytes = c.Generic("max-data-bytes").(*size).n
 	cfg.Limits.Top = c.Int("max-top")
