@@ -36,6 +36,7 @@ type LeaseRef struct {
 // Lease is a worker's time-limited right to one job.
 type Lease struct {
 	LeaseRef
+	V1         Value // with Iterations, the work: a report says it again
 	Iterations uint64
 	Start      Progress
 	TTL        time.Duration // from the grant and from each report; 0: as long as the process
@@ -55,10 +56,14 @@ const (
 // Report is what a worker says of one lease.
 type Report struct {
 	LeaseRef
-	Kind     ReportKind
-	Progress Progress // Done is 0 where nothing was computed
-	Rate     float64  // iterations a second of this job, 0 unknown
-	Err      string
+	// V1 and Iterations are the lease's. The job may have become other work
+	// since: one Idempotency-Key that came with different data at the two nodes.
+	V1         Value
+	Iterations uint64
+	Kind       ReportKind
+	Progress   Progress // Done is 0 where nothing was computed
+	Rate       float64  // iterations a second of this job, 0 unknown
+	Err        string
 }
 
 // Verdict answers one report.
@@ -70,3 +75,6 @@ const (
 	Lost                     // the lease is no longer the worker's: stop, nobody waits for it
 	Withdrawn                // the job was cancelled or purged: stop
 )
+
+// Of reports whether the report is of the work that the job now is.
+func (r *Report) Of(j Job) bool { return j.V1 == r.V1 && j.Iterations == r.Iterations }

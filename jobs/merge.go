@@ -18,7 +18,7 @@ import (
 //     bytes, then the earlier end;
 //   - the checkpoint, while open: the further, then more lost workers;
 //   - all else by itself: the later home, the largest counters and the
-//     earliest birth.
+//     earliest birth, with retention counted from the latest.
 func Merge(a, b Job) Job {
 	m := a
 	if cmpState(a, b) < 0 {
@@ -41,6 +41,9 @@ func Merge(a, b Job) Job {
 	m.Pulled = a.Pulled || b.Pulled
 	m.CreatedAt = earlier(a.CreatedAt, b.CreatedAt)
 	m.GCAfter = later(a.GCAfter, b.GCAfter)
+	if !a.CreatedAt.Equal(b.CreatedAt) && !broken("M25") {
+		m.GCAfter = later(a.Key(), b.Key()) // else a late copy of the younger could outlive both
+	}
 	return m
 }
 

@@ -72,9 +72,10 @@ func TestHandBack_can_be_repeated(t *testing.T) {
 	take(t, r.Queue, 1) // the first look at the disk
 	put(t, r.Queue, 1, 0)
 	w := jobs.Worker{Name: "w"}
-	ref := r.lease(t, w).LeaseRef
+	l := r.lease(t, w)
+	ref := l.LeaseRef
 	reached := jobs.Progress{Done: 500, Value: jobs.Value{5}}
-	back := []jobs.Report{{LeaseRef: ref, Kind: jobs.ReportHandBack, Progress: reached}}
+	back := []jobs.Report{{LeaseRef: ref, V1: l.V1, Iterations: l.Iterations, Kind: jobs.ReportHandBack, Progress: reached}}
 
 	r.refuse()
 	if _, err := r.Report(t.Context(), w, back); err == nil {
@@ -103,9 +104,10 @@ func TestCheckpoint_not_stored_is_made_soon(t *testing.T) {
 	take(t, r.Queue, 1)
 	put(t, r.Queue, 1, 0)
 	w := jobs.Worker{Name: "w"}
-	ref := r.lease(t, w).LeaseRef
+	l := r.lease(t, w)
+	ref := l.LeaseRef
 	report := func(done uint64) error {
-		_, err := r.Report(t.Context(), w, []jobs.Report{{LeaseRef: ref, Kind: jobs.ReportProgress, Progress: jobs.Progress{Done: done, Value: jobs.Value{byte(done)}}}})
+		_, err := r.Report(t.Context(), w, []jobs.Report{{LeaseRef: ref, V1: l.V1, Iterations: l.Iterations, Kind: jobs.ReportProgress, Progress: jobs.Progress{Done: done, Value: jobs.Value{byte(done)}}}})
 		return err
 	}
 

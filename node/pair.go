@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"workmanager/jobs"
@@ -14,6 +15,8 @@ const (
 	// stealLeast is the iterations below which moving a job to an idle peer
 	// costs more than computing it, where there is somebody to compute it.
 	stealLeast = 1000
+	// shareInterval is how often a busy node takes some of a dead peer's jobs.
+	shareInterval = 500 * time.Millisecond
 	// consumePage bounds the results that the peer is asked for at once.
 	consumePage = 1000
 )
@@ -54,6 +57,11 @@ func (q *Queue) Arrived(changed []jobs.Changed) {
 				q.cache.clear()
 			}
 			q.remove(j.ID)
+		case q.table.Has(j.ID) && !q.table.Knows(*j): // one key came with other data: it is other work now
+			q.remove(j.ID)
+			if j.Home == q.node && q.table.Add(*j) {
+				added++
+			}
 		case j.Home == q.node:
 			if q.table.Has(j.ID) {
 				continue
@@ -162,6 +170,23 @@ func (q *Queue) hungry() bool {
 	return q.wake != nil && q.table.Waiting() == 0 && !q.window.behind
 }
 
+// shareWithDead takes over a few jobs of a dead peer although there is work
+// here: else they would wait until there is none.
+func (q *Queue) shareWithDead(ctx context.Context, cores int) error {
+	now := q.now()
+	if cores == 0 || now.Before(q.shareAt) {
+		return nil
+	}
+	q.shareAt = now.Add(shareInterval)
+	n, err := q.takeOver(ctx, jobs.Capacity{Jobs: 4 * cores, Iterations: math.MaxUint64})
+	if n > 0 {
+		q.mu.Lock()
+		q.available(n)
+		q.mu.Unlock()
+	}
+	return err
+}
+
 // feedIdle finds work for workers that wait: it wakes them when a dead peer has
 // jobs, or steals from a living one.
 func (q *Queue) feedIdle(ctx context.Context) error {
@@ -170,10 +195,16 @@ func (q *Queue) feedIdle(ctx context.Context) error {
 		q.barred = false
 		q.available(1)
 	}
-	hungry := q.hungry() && !q.barred
+	hungry, barred, cores := q.hungry(), q.barred, 0
+	for _, s := range q.workers {
+		cores += max(s.worker.Cores, 1)
+	}
 	q.mu.Unlock()
-	if !hungry {
+	if barred {
 		return nil
+	}
+	if !hungry {
+		return q.shareWithDead(ctx, cores)
 	}
 	if from := q.pair.MayTakeOver(); from != "" {
 		if q.store.CountsOf(from).Open > 0 {
@@ -217,10 +248,10 @@ func (q *Queue) Consume(ctx context.Context, top int, key string) ([]jobs.Result
 			return nil, jobs.Durability{}, err
 		}
 		if !known && q.pair.Connected() { // the first call may have come to the peer
-			asked = true
 			if out, err = q.consumeThere(ctx, top, key, true); err != nil {
 				return nil, jobs.Durability{}, err
 			}
+			asked = len(out) > 0
 		}
 	}
 	if len(out) < top {
@@ -230,7 +261,7 @@ func (q *Queue) Consume(ctx context.Context, top int, key string) ([]jobs.Result
 		}
 		out = append(out, here...)
 	}
-	if len(out) < top && !(asked && len(out) > 0) {
+	if len(out) < top && !asked {
 		there, err := q.consumeThere(ctx, top-len(out), key, false)
 		if err != nil && len(out) == 0 {
 			return nil, jobs.Durability{}, err

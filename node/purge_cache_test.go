@@ -23,7 +23,7 @@ func TestPurge_beside_a_report(t *testing.T) {
 	leases, _ := q.grant(w, jobs.Capacity{Jobs: 2, Iterations: 1 << 60})
 	var batch []jobs.Report
 	for _, l := range leases {
-		batch = append(batch, jobs.Report{LeaseRef: l.LeaseRef, Kind: jobs.ReportValue, Progress: jobs.Progress{Done: 1000, Value: jobs.Value{1}}})
+		batch = append(batch, jobs.Report{LeaseRef: l.LeaseRef, V1: l.V1, Iterations: l.Iterations, Kind: jobs.ReportValue, Progress: jobs.Progress{Done: 1000, Value: jobs.Value{1}}})
 	}
 	verdicts := make([]jobs.Verdict, len(batch))
 	facts, of := q.take(w, batch, verdicts)

@@ -31,6 +31,7 @@ type Queue struct {
 	pair       *peersync.Engine
 	taking     sync.Mutex // one take-over at a time
 	stealAt    time.Time  // not before; the loop's
+	shareAt    time.Time  // the same
 	takenOver  atomic.Int64
 
 	stopping chan struct{} // closed by stop: waits end

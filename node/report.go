@@ -47,6 +47,9 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 		switch r.Kind {
 		case jobs.ReportValue:
 			apply = func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
+				if !r.Of(j) {
+					return j, false
+				}
 				j.Attempts = max(j.Attempts, attempts)
 				return j.Complete(r.Progress.Value, at())
 			}
@@ -79,6 +82,9 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				continue
 			}
 			apply = func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
+				if !r.Of(j) {
+					return j, false
+				}
 				j.Attempts = max(j.Attempts, attempts)
 				return j.Advance(p)
 			}
@@ -103,6 +109,8 @@ func (q *Queue) settle(batch []jobs.Report, effects []store.Effect, of []int, ve
 		case !e.Found:
 			verdicts[of[n]] = jobs.Lost
 			q.remove(r.ID)
+		case !e.Job.Purged && !r.Of(e.Job): // it has become other work, and the table learns of it by itself
+			verdicts[of[n]] = jobs.Lost
 		case e.Job.Rank == jobs.Cancelled || e.Job.Purged:
 			verdicts[of[n]] = jobs.Withdrawn
 			q.remove(r.ID)
@@ -120,7 +128,7 @@ func (q *Queue) settle(batch []jobs.Report, effects []store.Effect, of []int, ve
 	q.meter.completed.Add(int64(done))
 	for n, e := range effects {
 		r := &batch[of[n]]
-		if r.Kind == jobs.ReportValue && e.Found && !e.Changed && e.Job.Rank == jobs.Completed && !e.Job.Purged && e.Job.Result != r.Progress.Value {
+		if r.Kind == jobs.ReportValue && e.Found && !e.Changed && r.Of(e.Job) && e.Job.Rank == jobs.Completed && !e.Job.Purged && e.Job.Result != r.Progress.Value {
 			q.alarms.Add(1)
 			q.log.Error("two different values for one job: the first is kept, one of the workers is broken", "job", e.Job.ID)
 		}

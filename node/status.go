@@ -82,10 +82,14 @@ func (s *status) peer() api.PeerStatus {
 	st := api.PeerStatus{
 		Node: p.Node, Session: p.Session.String(), Since: instant(p.Since), Reason: p.Reason, Refused: p.Refused,
 		API: p.API, Gossip: p.Gossip, Alive: p.Alive, Gone: p.Gone, HeardAt: instant(p.HeardAt), Heard: p.LoadFresh,
-		UnderReplicated: max(p.UnderReplicated, 0), LagSeconds: p.Lag.Seconds(), Behind: max(p.Behind, 0),
+		// A row stands in the feed once, however often it has changed.
+		UnderReplicated: min(max(p.UnderReplicated, 0), s.store.Counts().Total()), LagSeconds: p.Lag.Seconds(), Behind: max(p.Behind, 0),
 		Refilling: p.Refilling, Complete: p.Complete, PeerComplete: p.PeerComplete, SkewSeconds: p.Skew.Seconds(),
-		Floor:   instant(p.Floor),
-		Compare: api.CompareStatus{Ranges: n.Compared, Differed: n.Differed, Repaired: n.Repaired, Alarms: n.Alarms},
+		Floor: instant(p.Floor),
+		Compare: api.CompareStatus{
+			At: instant(p.Compare.At), TookSeconds: p.Compare.Took.Seconds(), Rows: p.Compare.Rows, Running: p.Compare.Running, Error: p.Compare.Err,
+			Ranges: n.Compared, Differed: n.Differed, Repaired: n.Repaired, Alarms: n.Alarms,
+		},
 		Counters: api.PeerCounters{
 			RowsIn: n.RowsIn, RowsOut: n.RowsOut, CopiesIn: n.CopiesIn, CopiesOut: n.CopiesOut, CopiesDropped: n.CopiesDropped,
 			AckTimeouts: n.AckTimeouts, Refusals: n.Refusals, BadFrames: n.BadFrames, Strangers: n.Strangers,

@@ -73,6 +73,8 @@ type Engine struct {
 	tail    tail
 	news    jobs.LSeq // newest committed that did not come from newsFor
 	newsFor jobs.ID   // the peer's boot as it last asked
+	word    uint64    // the newest given out: a write waits until the peer says it
+	heardOf uint64    // the newest that the peer has said
 	wake    chan struct{}
 	minute  marks // where the head stood, for what is settled
 	round   round
@@ -87,6 +89,8 @@ type peerView struct {
 	load    Load
 	loadAt  time.Time
 	head    jobs.LSeq
+	word    uint64        // the newest it gave us
+	wordOf  jobs.ID       // and its boot then
 	skew    time.Duration // its clock less ours, the last one seen
 	api     string        // where to ask, host:port
 	gossip  string        // where it gossips
@@ -160,14 +164,29 @@ func (e *Engine) Committed(changed []jobs.Changed) {
 			break
 		}
 	}
-	if news && e.wake != nil {
-		close(e.wake)
-		e.wake = nil
+	if news {
+		e.awake()
 	}
 	synced := e.state.session == SessionSync
 	e.mu.Unlock()
 	if news && !synced {
 		e.offer(changed)
+	}
+}
+
+// nudge gives out a new word, and ends the request that the peer has parked, so
+// that it says it; mu is held.
+func (e *Engine) nudge() uint64 {
+	e.word++
+	e.awake()
+	return e.word
+}
+
+// awake wakes the answers that wait for news; mu is held.
+func (e *Engine) awake() {
+	if e.wake != nil {
+		close(e.wake)
+		e.wake = nil
 	}
 }
 
@@ -233,7 +252,7 @@ func (e *Engine) Ask() Request {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return Request{Identity: e.me, Cursor: r.Cursor, Complete: e.state.complete, Now: e.now(),
-		Unlisted: e.gossip != nil && e.state.dead, Wait: maxPark, Rows: maxChunkRows, Bytes: maxChunkBytes}
+		WordOf: e.peer.wordOf, Word: e.peer.word, Unlisted: e.gossip != nil && e.state.dead, Wait: maxPark, Rows: maxChunkRows, Bytes: maxChunkBytes}
 }
 
 // Answer is one whole answer to the peer, without waiting for news. The error
@@ -265,6 +284,9 @@ func (e *Engine) asked(ctx context.Context, req Request) error {
 	if e.newsFor != req.Boot { // what came from its last start it may not have
 		e.newsFor, e.news = req.Boot, e.tail.last
 	}
+	if req.WordOf == e.me.Boot {
+		e.heardOf = req.Word
+	}
 	e.state.asked(now, good, e.tail.last, req.Complete)
 	e.release(good)
 	if was == SessionSync && e.state.session != SessionSync {
@@ -279,6 +301,9 @@ func (e *Engine) asked(ctx context.Context, req Request) error {
 
 // told logs a change of the session; mu is held.
 func (e *Engine) told(was Session) {
+	if e.state.session == SessionCatchup && was < SessionCatchup {
+		e.nudge() // its next request may find both in step, and it would come only when there is news
+	}
 	if e.state.session != was {
 		e.log.Info("session", "peer", e.store.Reading().Peer, "is", e.state.session.String(), "was", was.String())
 	}
@@ -311,6 +336,7 @@ func (e *Engine) read(ctx context.Context, req Request) (Reply, error) {
 	if c.Reset {
 		e.count.resets++
 	}
+	r.End.Word = e.word
 	if jobs.Broken("M12") {
 		e.release(c.Next)
 	}
@@ -401,6 +427,9 @@ func (e *Engine) Take(ctx context.Context, req Request, reply Reply) error {
 	e.state.busy = false
 	if err == nil {
 		e.state.heard = now
+		if reply.End.Word > 0 {
+			e.peer.word, e.peer.wordOf = reply.End.Word, h.Boot
+		}
 		e.count.chunksIn++
 		e.count.rowsIn += int64(len(c.Rows))
 		if !c.More && !c.Next.Refilling() && !e.state.complete {
@@ -509,8 +538,8 @@ func (e *Engine) note(f func(now time.Time)) {
 		e.leave()
 	}
 	e.told(was)
-	if e.state.gone && !gone {
-		e.log.Warn("peer is gone: its jobs are taken over as they are needed", "peer", e.store.Reading().Peer)
+	if peer := e.store.Reading().Peer; e.state.gone && !gone && peer != "" {
+		e.log.Warn("peer is gone: its jobs are taken over as they are needed", "peer", peer)
 	}
 }
 

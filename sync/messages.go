@@ -35,7 +35,9 @@ type Request struct {
 	Now      time.Time // the asker's clock, for display only
 	Ahead    bool      // sent while the chunk before is being written
 	Durable  jobs.Cursor
-	Unlisted bool // the asker's gossip does not know the asked: it should join again
+	WordOf   jobs.ID // the boot that gave the word, zero for none
+	Word     uint64  // the newest that the asker has got: it asks after that
+	Unlisted bool    // the asker's gossip does not know the asked: it should join again
 	Wait     time.Duration
 	Rows     int
 	Bytes    int
@@ -87,6 +89,7 @@ type End struct {
 	More         bool
 	RCov         jobs.RSeq
 	HasRCov      bool
+	Word         uint64 // to be said in the next request: what that confirms, it confirms now
 }
 
 // Reply is a whole answer, heartbeats left out.

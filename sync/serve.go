@@ -173,7 +173,7 @@ func (e *Engine) hasNews(req Request) (bool, <-chan struct{}) {
 		e.wake = make(chan struct{})
 	}
 	good := e.state.theirs == req.Cursor && req.Cursor.Boot != (jobs.ID{})
-	return !good || req.Cursor.Refilling() || e.newsFor != req.Boot || e.news > req.Cursor.At, e.wake
+	return !good || e.word > e.heardOf || req.Cursor.Refilling() || e.newsFor != req.Boot || e.news > req.Cursor.At, e.wake
 }
 
 // passed reports whether the asker's cursor could move on, over its own rows.

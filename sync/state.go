@@ -43,7 +43,7 @@ const (
 	maxLagRows        = 50_000
 	maxLagAge         = 10 * time.Second
 	enterSyncRows     = 512
-	holdMin, holdMax  = time.Second, 30 * time.Second // out of sync after timeouts
+	holdMin, holdMax  = 300 * time.Millisecond, 10 * time.Second // out of sync after timeouts
 	falseAlarmAge     = 10 * time.Minute
 	maxPatience       = 8
 )

@@ -25,6 +25,7 @@ type waiter struct {
 	w     *Wait
 	id    jobs.ID
 	lseq  jobs.LSeq // 0: not stamped yet
+	word  uint64    // not before the peer has said it
 	at    int       // index in the heap, -1 outside
 	both  bool
 	ended bool
@@ -100,8 +101,8 @@ func (e *Engine) Stands(w *Wait, i int, at jobs.LSeq) {
 		return
 	}
 	e.waiters.move(it, at)
-	if e.state.theirs.Covers(at) {
-		e.waiters.end(it, true)
+	if e.state.theirs.Covers(at) { // when it last asked: its disk may be another by now
+		it.word = e.nudge()
 	}
 }
 
@@ -200,7 +201,7 @@ func (e *Engine) release(c jobs.Cursor) {
 	var later []*waiter // in the stretch of a refill that is not read yet
 	for len(ws.heap) > 0 && ws.heap[0].lseq <= max(c.At, c.BackAt) {
 		it := ws.heap[0]
-		if c.Covers(it.lseq) {
+		if c.Covers(it.lseq) && it.word <= e.heardOf {
 			e.state.timeouts = 0
 			ws.end(it, true)
 			continue

@@ -386,9 +386,10 @@ const (
 	endBackAt
 	endMore
 	endRCov
+	endWord
 )
 
-var endNames = []string{endAt: "at", endSeenHead: "seen_head", endBackAt: "back_at", endMore: "more", endRCov: "rcov"}
+var endNames = []string{endAt: "at", endSeenHead: "seen_head", endBackAt: "back_at", endMore: "more", endRCov: "rcov", endWord: "word"}
 
 // appendEnd appends the frame of e.
 func appendEnd(b []byte, e *End) []byte {
@@ -401,6 +402,7 @@ func appendEnd(b []byte, e *End) []byte {
 		b = append(b, endRCov, 0)
 		b = endUint(b, uint64(e.RCov))
 	}
+	b = appendUint(b, endWord, e.Word)
 	return endFrame(b, start)
 }
 
@@ -421,6 +423,8 @@ func decodeEnd(payload []byte) (End, error) {
 		case endRCov:
 			e.RCov, err = readNumber[jobs.RSeq](val, math.MaxInt64)
 			e.HasRCov = true
+		case endWord:
+			e.Word, err = readNumber[uint64](val, math.MaxInt64)
 		}
 		return err
 	})

@@ -37,6 +37,8 @@ const (
 	askRows        = "max_rows"
 	askBytes       = "max_bytes"
 	askAhead       = "ahead"
+	askWordOf      = "word_of"
+	askWord        = "word"
 	askDone        = "done_" // begins the names of Durable
 )
 
@@ -81,6 +83,10 @@ func encodeRequest(q Request) url.Values {
 		number(askDone+askBackAt, int64(q.Durable.BackAt))
 		number(askDone+askBackTo, int64(q.Durable.BackTo))
 	}
+	if q.WordOf != (jobs.ID{}) {
+		v.Set(askWordOf, hex.EncodeToString(q.WordOf[:]))
+		number(askWord, int64(q.Word))
+	}
 	flag(askUnlisted, q.Unlisted)
 	number(askWait, max(q.Wait.Microseconds(), 0))
 	number(askRows, int64(q.Rows))
@@ -109,6 +115,7 @@ func decodeRequest(v url.Values) (Request, error) {
 	if q.Ahead = p.flag(askAhead); q.Ahead {
 		q.Durable = p.cursor(askDone)
 	}
+	q.WordOf, q.Word = p.id(askWordOf), uint64(p.number(askWord, math.MaxInt64))
 	q.Unlisted = p.flag(askUnlisted)
 	wait := p.number(askWait, math.MaxInt64)
 	rows, size := p.number(askRows, math.MaxInt64), p.number(askBytes, math.MaxInt64)

@@ -130,7 +130,7 @@ var figures = []figure{
 		one(func(s *api.Status) int64 { return s.Peer.Compare.Differed })},
 	{"workmanager_compare_repaired_rows_total", "Rows repaired because they differed.", prometheus.CounterValue, nil,
 		one(func(s *api.Status) int64 { return s.Peer.Compare.Repaired })},
-	{"workmanager_compare_alarms_total", "Ranges that differ again after their repair. Anything but 0 needs a person.", prometheus.CounterValue, nil,
+	{"workmanager_compare_alarms_total", "Rows that were damaged, or differ again after their repair. Anything but 0 needs a person.", prometheus.CounterValue, nil,
 		one(func(s *api.Status) int64 { return s.Peer.Compare.Alarms })},
 	{"workmanager_store_bytes", "Size of the database file.", prometheus.GaugeValue, nil,
 		one(func(s *api.Status) int64 { return s.StoreBytes })},

@@ -21,6 +21,7 @@ type Table struct {
 // entry is one job of the table: waiting if holder is "", else leased.
 type entry struct {
 	id         jobs.ID
+	v1         jobs.Value
 	iterations uint64
 	start      jobs.Progress // where the next lease begins
 	priority   uint8
@@ -51,7 +52,7 @@ func (t *Table) Add(j jobs.Job) bool {
 	if _, ok := t.entries[j.ID]; ok || j.Ended() {
 		return false
 	}
-	e := &entry{id: j.ID, iterations: j.Iterations, start: j.Start(), durable: j.Start().Done,
+	e := &entry{id: j.ID, v1: j.V1, iterations: j.Iterations, start: j.Start(), durable: j.Start().Done,
 		priority: j.Priority, createdAt: j.CreatedAt, attempts: j.Attempts}
 	t.entries[j.ID] = e
 	heap.Push(&t.waiting, e)
@@ -62,6 +63,12 @@ func (t *Table) Add(j jobs.Job) bool {
 func (t *Table) Has(id jobs.ID) bool {
 	_, ok := t.entries[id]
 	return ok
+}
+
+// Knows reports whether the table has the job as the work that it is in j.
+func (t *Table) Knows(j jobs.Job) bool {
+	e := t.entries[j.ID]
+	return e != nil && e.v1 == j.V1 && e.iterations == j.Iterations
 }
 
 // Waiting returns how many jobs may be given, Leased how many are.
@@ -93,8 +100,8 @@ func (t *Table) Grant(now time.Time, worker string, c jobs.Capacity, ttl time.Du
 		heap.Pop(&t.waiting)
 		t.hold(now, e, worker, ttl)
 		leases = append(leases, jobs.Lease{
-			LeaseRef:   jobs.LeaseRef{ID: e.id, Fence: jobs.Fence{Boot: t.boot, N: e.fence}},
-			Iterations: e.iterations, Start: e.start, TTL: ttl,
+			LeaseRef: jobs.LeaseRef{ID: e.id, Fence: jobs.Fence{Boot: t.boot, N: e.fence}},
+			V1:       e.v1, Iterations: e.iterations, Start: e.start, TTL: ttl,
 		})
 	}
 	return leases

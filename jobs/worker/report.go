@@ -113,7 +113,7 @@ func (w *worker) heartbeat(beats []entry) []entry {
 func (w *worker) report(ctx context.Context, batch []entry) error {
 	reports := make([]jobs.Report, len(batch))
 	for i, e := range batch {
-		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err}
+		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, V1: e.held.lease.V1, Iterations: e.held.lease.Iterations, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err}
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()

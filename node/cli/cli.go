@@ -67,6 +67,7 @@ func (p *program) app() *cli.App {
 			p.statusCommand(),
 			p.verifyCommand(),
 			p.benchCommand(),
+			p.demoCommand(),
 			p.versionCommand(),
 			p.completionCommand(),
 		},

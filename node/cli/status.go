@@ -133,13 +133,21 @@ func (p *program) printPeer(s api.Status) error {
 	case !peer.Complete:
 		copied = "not complete"
 	}
-	compared := "not yet"
-	if c := peer.Compare; c.Ranges > 0 {
-		compared = fmt.Sprintf("%s, %s differed", plural(c.Ranges, "range"), number(float64(c.Differed)))
+	compared, clock := "not yet", skew(peer.SkewSeconds)
+	if peer.Session == "down" {
+		clock = "not known"
+	}
+	switch c := peer.Compare; {
+	case c.Error != "":
+		compared = "failed"
+	case c.At != nil:
+		compared = roughly(s.Now.Sub(*c.At)) + " ago"
+	case c.Running:
+		compared = "running"
 	}
 	return p.printTable(
 		[]string{"PEER", "SESSION", "FOR", "UNDER-REPLICATED", "LAG", "BEHIND", "COPY HERE", "COMPARED", "CLOCK"},
-		[][]any{{cmp.Or(peer.Node, "?"), peer.Session, since, peer.UnderReplicated, lag(peer), peer.Behind, copied, compared, skew(peer.SkewSeconds)}})
+		[][]any{{cmp.Or(peer.Node, "?"), peer.Session, since, peer.UnderReplicated, lag(peer), peer.Behind, copied, compared, clock}})
 }
 
 // maxLag is where a node stops counting its lag.
@@ -184,22 +192,29 @@ func peerTrouble(s api.Status) []string {
 	switch {
 	case peer.Refused != "":
 		say("%s and this node do not talk: %s; %s.", name, peer.Refused, alone)
-	case peer.Session == "down" && peer.HeardAt == nil:
-		say("No peer has answered since the start; %s.", alone)
-	case peer.Session == "down":
-		say("%s does not answer since %s; %s.", name, roughly(s.Now.Sub(*peer.HeardAt)), alone)
+	case peer.Session == "down" && peer.Node == "":
+		say("No peer has ever answered; %s.", alone)
+	case peer.Session == "down" && peer.Since != nil:
+		say("%s does not answer since %s; %s.", name, roughly(s.Now.Sub(*peer.Since)), alone)
 	case peer.Session == "connected":
 		say("Only one of the two directions between %s and this node works; %s.", name, alone)
 	case peer.Session == "catchup":
 		say("%s is catching up; %s.", name, alone)
 	}
-	if peer.Session != api.SessionNone && (peer.Refilling || !peer.Complete) {
+	switch {
+	case peer.Session == api.SessionNone:
+	case !peer.Complete && !peer.Refilling && peer.Behind == 0:
+		say("Not all jobs of %s may be on this node: they were not read to their end since it started.", name)
+	case !peer.Complete || peer.Refilling:
 		say("The copy of %s's jobs on this node is not complete: up to %s to go.", name, plural(peer.Behind, "row"))
 	}
-	if n := peer.Compare.Alarms; n > 0 {
-		say("ALARM: %s of rows differ again after their repair; see the node's log.", plural(n, "range"))
+	if c := peer.Compare; c.Alarms > 0 {
+		say("ALARM: %s damaged, or different at the two nodes again after a repair; see the node's log.", plural(c.Alarms, "job"))
 	}
-	if d := inSeconds(peer.SkewSeconds); d.Abs() >= warnSkew {
+	if c := peer.Compare; c.Error != "" {
+		say("The last comparison of the two nodes did not end well: %s.", c.Error)
+	}
+	if d := inSeconds(peer.SkewSeconds); d.Abs() >= warnSkew && peer.Session != "down" {
 		say("The clock of %s is %s.", name, skew(peer.SkewSeconds))
 	}
 	return out

@@ -199,12 +199,19 @@ type PeerStatus struct {
 }
 
 // CompareStatus is the search for rows that differ though both nodes should
-// have the same, since the start.
+// have the same: how the last round went, and what all have found since the
+// start.
 type CompareStatus struct {
+	At          *time.Time `json:"at,omitempty"` // when the last round ended
+	TookSeconds float64    `json:"took_seconds"` // the last round
+	Rows        int64      `json:"rows"`         // compared by the last round
+	Running     bool       `json:"running"`
+	Error       string     `json:"error,omitempty"` // why the last round did not end well
+
 	Ranges   int64 `json:"ranges"`   // compared
 	Differed int64 `json:"differed"` // of these
 	Repaired int64 `json:"repaired"` // rows
-	Alarms   int64 `json:"alarms"`   // ranges that differ again after their repair
+	Alarms   int64 `json:"alarms"`   // rows that were damaged, or differ again
 }
 
 // PeerCounters count since the start.

@@ -185,7 +185,7 @@ function showStatus(s) {
   const trouble = [];
   if (!s.writable) trouble.push("■ Submits are refused: " + (s.write_problem || "the store cannot be written") + ". Reads go on.");
   if (s.alarms > 0) trouble.push("■ " + plural(s.alarms, "alarm") + ": different values for one job. See this node's log.");
-  if (s.peer.compare.alarms > 0) trouble.push("■ " + plural(s.peer.compare.alarms, "range") + " of jobs differ between the nodes again after their repair. See this node's log.");
+  if (s.peer.compare.alarms > 0) trouble.push("■ " + plural(s.peer.compare.alarms, "job") + " damaged, or different at the two nodes again after a repair. See this node's log.");
   $("trouble").hidden = trouble.length === 0;
   say($("trouble"), trouble.join("\n"));
 
@@ -222,7 +222,7 @@ function showNodes(s) {
   if (paired) {
     const skew = Math.abs(p.clock_skew_seconds);
     rows.push([p.node ?? "not known yet", mark + " " + (p.refused ? "refused" : word), p.refused ? "bad" : level, p.waiting, p.leased, p.workers, count(p.behind),
-      skew < 0.01 ? "in step" : short(Math.round(skew * 100) / 100) + " s " + (p.clock_skew_seconds > 0 ? "ahead" : "behind")]);
+      p.session === "down" ? "–" : skew < 0.01 ? "in step" : short(Math.round(skew * 100) / 100) + " s " + (p.clock_skew_seconds > 0 ? "ahead" : "behind")]);
   }
   const body = $("nodes").tBodies[0];
   while (body.rows.length > rows.length) body.deleteRow(-1);
@@ -248,11 +248,11 @@ function showNodes(s) {
  * @param {any} s */
 function pairNote(s) {
   const p = s.peer;
-  const name = p.node ?? "The peer";
+  const name = p.node ?? "the peer";
   const alone = p.under_replicated > 0 ? "Up to " + plural(p.under_replicated, "job") + " may be on this node's disk only." : "All jobs of this node are on both disks.";
   if (p.session === "none") return "This node runs alone: jobs are on its disk only. Start another with --join to have a pair.";
   if (p.refused) return `${name} and this node do not talk: ${p.refused}. ${alone}`;
-  if (p.session === "down") return (p.heard_at ? `${name} does not answer since ${age(seconds(s.now) - seconds(p.heard_at))}. ` : "No peer has answered since the start. ") + alone;
+  if (p.session === "down") return (p.node && p.since ? `${name} does not answer since ${age(seconds(s.now) - seconds(p.since))}. ` : "No peer has ever answered. ") + alone;
   if (p.session === "connected") return `Only one direction between ${name} and this node works. ${alone}`;
   if (p.session === "catchup") return `${name} is catching up. ${alone}`;
   return p.complete ? "An enqueue at either node is answered when it is on both disks, or after 300 ms with the reason why not." : `The copy of ${name}'s jobs on this node is not complete: up to ${plural(p.behind, "row")} to go.`;

@@ -295,6 +295,21 @@ func TestErrors(t *testing.T) {
 			t.Errorf("status %d: asked %d times, want once", status, len(node.keys))
 		}
 	}
+	t.Run("of_what_is_written", func(t *testing.T) {
+		for _, durability := range []string{"", "local"} {
+			node := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if durability != "" {
+					w.Header().Set(api.HeaderDurability, durability)
+				}
+				refuse(w, http.StatusConflict, jobs.CodeConflict, "") // one that is not tried again
+			})
+			c := &client.Client{URLs: []string{"a"}, HTTP: &http.Client{Transport: inProcess{"a": node}}}
+			_, err := enqueue(t, c, "hello")
+			if e, ok := errors.AsType[*jobs.Error](err); !ok || e.Written != (durability != "") {
+				t.Errorf("durability %q: err = %#v", durability, err)
+			}
+		}
+	})
 	t.Run("of_something_between", func(t *testing.T) {
 		proxy := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", http.StatusForbidden) })
 		c := &client.Client{URLs: []string{"a"}, HTTP: &http.Client{Transport: inProcess{"a": proxy}}}

@@ -31,6 +31,7 @@ func refusal(resp *http.Response) error {
 	p.Status = resp.StatusCode
 	e := fromProblem(p)
 	e.RetryAfter = retryAfter(resp.Header)
+	e.Written = resp.Header.Get(api.HeaderDurability) != "" // a refusal says how durable only what it has written
 	return e
 }
 

@@ -1,0 +1,608 @@
+package sync
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha512"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"workmanager/jobs"
+	"workmanager/jobs/store"
+)
+
+// quietHost is a node that does nothing.
+type quietHost struct{ arrived atomic.Int64 }
+
+func (h *quietHost) Load() Load                     { return Load{} }
+func (h *quietHost) Arrived(changed []jobs.Changed) { h.arrived.Add(int64(len(changed))) }
+func (h *quietHost) Find(context.Context, jobs.ID) (jobs.View, bool, error) {
+	return jobs.View{}, false, nil
+}
+func (h *quietHost) ConsumeHere(context.Context, int, string, bool) ([]jobs.Result, error) {
+	return nil, nil
+}
+func (h *quietHost) GiveAway(context.Context, string, int) ([]jobs.ID, error) { return nil, nil }
+
+// comparedNode is a node with a real store, whose feed is carried by hand and
+// whose comparisons go over HTTP.
+type comparedNode struct {
+	p    *comparedPair
+	name string
+	dir  string
+	host *quietHost
+	*store.Store
+	e   *Engine
+	srv *httptest.Server
+	log bytes.Buffer
+}
+
+// comparedPair is two of them and their clock.
+type comparedPair struct {
+	t        testing.TB
+	now      time.Time
+	interval time.Duration
+	made     int
+	a, b     *comparedNode
+	spoil    func(path string, reply []byte) []byte // what b answers, nil as it is
+}
+
+func newComparedPair(t testing.TB) *comparedPair {
+	p := &comparedPair{t: t, now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC), interval: time.Second}
+	p.a, p.b = &comparedNode{p: p, name: "a", dir: t.TempDir()}, &comparedNode{p: p, name: "b", dir: t.TempDir()}
+	p.a.open()
+	p.b.open()
+	p.meet()
+	t.Cleanup(func() { p.a.close(); p.b.close() })
+	return p
+}
+
+func (n *comparedNode) open() {
+	n.host = &quietHost{}
+	log := slog.New(slog.NewTextHandler(&n.log, nil))
+	var err error
+	n.Store, err = store.Open(context.Background(), n.dir, store.Options{Node: n.name, Log: log, DSN: "&_pragma=synchronous(OFF)",
+		Now: func() time.Time { return n.p.now }, OnCommit: func(c []jobs.Changed) { n.e.Committed(c) }})
+	if err != nil {
+		n.p.t.Fatal(err)
+	}
+	n.e = New(Config{Node: n.name, Cluster: "c", Join: []string{"x"}, Retention: time.Hour, CompareInterval: n.p.interval,
+		Now: func() time.Time { return n.p.now }, Log: log}, n.Store, n.host)
+	h := n.e.Handler()
+	n.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n.p.spoil == nil {
+			h.ServeHTTP(w, r)
+			return
+		}
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(n.p.spoil(r.URL.Path, rec.Body.Bytes())) // a client that has gone is no error
+	}))
+}
+
+func (n *comparedNode) close() {
+	n.srv.Close()
+	n.e.wire.client.CloseIdleConnections()
+	if err := n.Close(); err != nil {
+		n.p.t.Error(err)
+	}
+}
+
+// meet tells each where the other is.
+func (p *comparedPair) meet() {
+	for _, n := range []*comparedNode{p.a, p.b} {
+		n.e.mu.Lock()
+		n.e.peer.api = strings.TrimPrefix(p.other(n).srv.URL, "http://")
+		n.e.mu.Unlock()
+	}
+}
+
+func (p *comparedPair) other(n *comparedNode) *comparedNode {
+	if n == p.a {
+		return p.b
+	}
+	return p.a
+}
+
+// behind runs SQL on the file of a stopped node.
+func (n *comparedNode) behind(query string, args ...any) {
+	t := n.p.t
+	t.Helper()
+	n.close()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(n.dir, "workmanager.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := db.Exec(query, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := res.RowsAffected(); got == 0 {
+		t.Fatalf("%s: changed no row", query)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n.open()
+	n.p.meet()
+}
+
+// feed lets each read the other's feed to its end.
+func (p *comparedPair) feed() {
+	p.t.Helper()
+	for range 2 {
+		for _, n := range []*comparedNode{p.a, p.b} {
+			for more := true; more; {
+				req := n.e.Ask()
+				reply, err := p.other(n).e.Answer(context.Background(), req)
+				if err == nil {
+					err = n.e.Take(context.Background(), req, reply)
+				}
+				if err != nil {
+					p.t.Fatal(err)
+				}
+				more = reply.End.More
+			}
+		}
+	}
+}
+
+// pass lets time pass, with the feed running and a look at comparing each step.
+func (p *comparedPair) pass(d time.Duration, compare bool) {
+	p.t.Helper()
+	for end := p.now.Add(d); p.now.Before(end); {
+		p.now = p.now.Add(stepInterval)
+		p.feed()
+		p.a.e.Step()
+		p.b.e.Step()
+		if !compare {
+			continue
+		}
+		for _, n := range []*comparedNode{p.a, p.b} {
+			if err := n.e.compareRound(context.Background()); err != nil {
+				p.t.Fatalf("node %s: %v", n.name, err)
+			}
+		}
+	}
+}
+
+// fill makes jobs at both nodes in all states, some of them at the other node
+// than the one they came in at, and lets them settle.
+func (p *comparedPair) fill(n int) []jobs.ID {
+	p.t.Helper()
+	ids := make([]jobs.ID, 0, n)
+	for _, at := range []*comparedNode{p.a, p.b} {
+		var batch []store.Submission
+		for range n / 2 {
+			p.made++
+			id := jobs.KeyID("compare", "", fmt.Sprint(p.made))
+			j, err := jobs.New(id, sha512.Sum512(id[:]), uint64(2+p.made%7), p.made%3)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			ids = append(ids, id)
+			batch = append(batch, store.Submission{Job: j})
+		}
+		if _, err := at.Enqueue(context.Background(), batch); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	p.pass(100*time.Millisecond, false)
+	var facts []store.Fact
+	for i, id := range ids {
+		facts = append(facts, store.Fact{ID: id, Apply: func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
+			switch i % 10 {
+			case 0, 1, 2, 3, 4, 5:
+				return j.Complete(sha512.Sum512(j.V1[:]), at())
+			case 6:
+				return j.Fail("broken", at())
+			case 7:
+				return j.Cancel(at())
+			}
+			return j, false
+		}})
+	}
+	if _, err := p.a.Record(context.Background(), facts); err != nil {
+		p.t.Fatal(err)
+	}
+	p.pass(3*p.interval, false)
+	return ids
+}
+
+// rows returns all rows of a node.
+func (n *comparedNode) rows() map[jobs.ID]jobs.Job {
+	n.p.t.Helper()
+	all := map[jobs.ID]jobs.Job{}
+	for q := (jobs.ListQuery{Limit: 1000}); ; {
+		page, next, more, err := n.List(context.Background(), "", q)
+		if err != nil {
+			n.p.t.Fatal(err)
+		}
+		for _, r := range page {
+			all[r.Job.ID] = r.Job
+		}
+		if !more {
+			return all
+		}
+		q.After = next
+	}
+}
+
+// same reports how many rows differ.
+func (p *comparedPair) differences() int {
+	p.t.Helper()
+	a, b := p.a.rows(), p.b.rows()
+	n := 0
+	for id, x := range a {
+		if y, ok := b[id]; !ok || !x.Equal(y) {
+			n++
+		}
+	}
+	for id := range b {
+		if _, ok := a[id]; !ok {
+			n++
+		}
+	}
+	return n
+}
+
+// sane checks that the counters of both nodes are those of their rows.
+func (p *comparedPair) sane() {
+	p.t.Helper()
+	for _, n := range []*comparedNode{p.a, p.b} {
+		var want jobs.Counts
+		for _, j := range n.rows() {
+			switch j.Rank {
+			case jobs.Open:
+				want.Open++
+			case jobs.Failed:
+				want.Failed++
+			case jobs.Cancelled:
+				want.Cancelled++
+			case jobs.Completed:
+				want.Completed++
+			}
+			if j.Pulled {
+				want.Pulled++
+			}
+			want.Remaining = want.Remaining.Add(j.Remaining())
+		}
+		if got := n.Counts(); got != want {
+			p.t.Errorf("node %s counts %+v, has %+v", n.name, got, want)
+		}
+	}
+}
+
+func TestCompareMendsWhatWasAltered(t *testing.T) {
+	for name, c := range map[string]struct {
+		query  string
+		lost   int64 // rows that are not at the damaged node
+		damage bool  // the row is not the one its hash was written for
+	}{
+		"result":       {"UPDATE jobs SET result = zeroblob(64) WHERE id = ? AND rank = 3", 0, true},
+		"larger":       {"UPDATE jobs SET result = unhex(printf('%.128d', 7)), done_at = done_at - 1 WHERE id = ? AND rank = 3", 0, true},
+		"state":        {"UPDATE jobs SET rank = 0, result = NULL, done_at = NULL, rseq = NULL, verified = 0 WHERE id = ?", 0, true},
+		"v1":           {"UPDATE jobs SET v1 = zeroblob(64) WHERE id = ?", 0, true},
+		"iterations":   {"UPDATE jobs SET iterations = iterations + 1 WHERE id = ?", 0, true},
+		"home":         {"UPDATE jobs SET home = 'zz', own_epoch = own_epoch + 9 WHERE id = ?", 0, true},
+		"created_at":   {"UPDATE jobs SET created_at = created_at - 1000000000 WHERE id = ?", 0, true},
+		"pulled":       {"UPDATE jobs SET pulled = 1 WHERE id = ?", 0, true},
+		"hash":         {"UPDATE jobs SET rhash = rhash + 1 WHERE id = ?", 0, true},
+		"row":          {"DELETE FROM jobs WHERE id = ?", 1, false},
+		"all_of_them":  {"DELETE FROM jobs WHERE ?1 IS NOT NULL", 300, false},
+		"all_damaged":  {"UPDATE jobs SET priority = 9 WHERE ?1 IS NOT NULL", 0, true},
+		"id_exchanged": {"UPDATE jobs SET id = zeroblob(16) WHERE id = ?", 1, true},
+	} {
+		for _, damaged := range []string{"a", "b"} {
+			t.Run(name+"_at_"+damaged, func(t *testing.T) {
+				p := newComparedPair(t)
+				ids := p.fill(300)
+				before := p.a.rows()
+				if n := p.differences(); n > 0 {
+					t.Fatalf("%d rows differ before", n)
+				}
+				n := p.a
+				if damaged == "b" {
+					n = p.b
+				}
+				n.behind(c.query, ids[120][:]) // completed, came in at a
+				if got := p.differences(); got == 0 && name != "hash" {
+					t.Fatal("nothing was altered")
+				}
+				p.pass(8*p.interval, true)
+				if got := p.differences(); got > 0 {
+					t.Errorf("%d rows differ still\n%s%s", got, &p.a.log, &p.b.log)
+				}
+				after := p.a.rows()
+				for id, want := range before {
+					if got := after[id]; !got.Equal(want) {
+						t.Errorf("job %s is %+v, was %+v", id, got, want)
+					}
+				}
+				p.sane()
+				for _, e := range []*Engine{p.a.e, p.b.e} {
+					s := e.Peer().Compare
+					if s.At.IsZero() || s.Err != "" || s.Differed != 0 {
+						t.Errorf("the last comparison at %s: %+v", e.cfg.Node, s)
+					}
+					if got := e.Peer().Counters; got.Repaired < 1 || got.Differed < 1 || c.damage != (got.Alarms > 0) {
+						t.Errorf("%s counts %+v", e.cfg.Node, got)
+					}
+				}
+				head := p.a.Head() + p.b.Head()
+				p.pass(5*p.interval, true)
+				if got := p.a.Head() + p.b.Head(); got != head {
+					t.Errorf("%d rows took numbers after all was equal", got-head)
+				}
+			})
+		}
+	}
+}
+
+// TestCompareBothDamaged: where neither row is what its hash was written for,
+// the merge decides, and afterwards both are whole.
+func TestCompareBothDamaged(t *testing.T) {
+	p := newComparedPair(t)
+	ids := p.fill(300)
+	p.a.behind("UPDATE jobs SET priority = 8 WHERE id = ?", ids[3][:])
+	p.b.behind("UPDATE jobs SET attempts = 70 WHERE id = ?", ids[3][:])
+	p.pass(8*p.interval, true)
+	a, b := p.a.rows()[ids[3]], p.b.rows()[ids[3]]
+	if !a.Equal(b) || a.Priority != 8 || a.Attempts != 70 {
+		t.Errorf("a has %+v, b %+v", a, b)
+	}
+	for _, n := range []*comparedNode{p.a, p.b} {
+		if s, err := n.Standings(t.Context(), ids[3:4], jobs.Settled{Upto: n.Head()}); err != nil || s[0].Damaged {
+			t.Errorf("node %s: %+v, %v", n.name, s, err)
+		}
+	}
+}
+
+// TestCompareDisagreement: two values, each on a disk that is whole, are the
+// merge's to choose from, and an alarm.
+func TestCompareDisagreement(t *testing.T) {
+	p := newComparedPair(t)
+	ids := p.fill(100)
+	j := p.b.rows()[ids[0]]
+	j.Result = jobs.Value{1}
+	p.b.behind("UPDATE jobs SET result = ?, rhash = ? WHERE id = ?", j.Result[:], j.Hash(), ids[0][:])
+	p.pass(8*p.interval, true)
+	if n := p.differences(); n > 0 {
+		t.Errorf("%d rows differ", n)
+	}
+	if p.a.Disagreements()+p.b.Disagreements() == 0 {
+		t.Error("no alarm")
+	}
+}
+
+// TestCompareEqual: two nodes that hold the same give out no number and write
+// nothing, however often they compare, by themselves and over many ranges.
+func TestCompareEqual(t *testing.T) {
+	p := newComparedPair(t)
+	for range 5 {
+		p.fill(700)
+	}
+	heads := [2]jobs.LSeq{p.a.Head(), p.b.Head()}
+	p.pass(8*p.interval, true)
+	if got := [2]jobs.LSeq{p.a.Head(), p.b.Head()}; got != heads {
+		t.Errorf("heads are %d, were %d", got, heads)
+	}
+	for _, e := range []*Engine{p.a.e, p.b.e} {
+		s := e.Peer()
+		if s.Compare.Rows != 3500 || s.Compare.Ranges < 3 || s.Counters.Compared < 2*s.Compare.Ranges || s.Counters.Differed != 0 {
+			t.Errorf("%s: %+v, %+v", e.cfg.Node, s.Compare, s.Counters)
+		}
+	}
+}
+
+// TestCompareMoving: rows that change while they are compared are no difference.
+func TestCompareMoving(t *testing.T) {
+	p := newComparedPair(t)
+	ids := p.fill(1500)
+	for i := range 80 {
+		var facts []store.Fact
+		for k := range 20 {
+			facts = append(facts, store.Fact{ID: ids[(i*20+k*131)%len(ids)], Apply: func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
+				j.Attempts++
+				return j, true
+			}})
+		}
+		n := []*comparedNode{p.a, p.b}[i%2]
+		if _, err := n.Record(t.Context(), facts); err != nil {
+			t.Fatal(err)
+		}
+		if i%7 == 0 { // the feed lags behind the comparison
+			p.a.e.mu.Lock()
+			p.a.e.compare.due = p.now
+			p.a.e.mu.Unlock()
+			if err := p.a.e.compareRound(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.pass(stepInterval, true)
+	}
+	c := p.a.e.Peer().Counters
+	if c.Compared < 10 || c.Repaired != 0 || c.Alarms != 0 || c.Differed != 0 {
+		t.Errorf("counters %+v", c)
+	}
+}
+
+// TestCompareFloors: a row that one node has dropped by the floor, and the other
+// not yet, is no difference.
+func TestCompareFloors(t *testing.T) {
+	for _, first := range []string{"a", "b"} {
+		t.Run(first, func(t *testing.T) {
+			p := newComparedPair(t)
+			ids := p.fill(600)
+			n := p.a
+			if first == "b" {
+				n = p.b
+			}
+			if _, err := n.Refresh(t.Context(), p.now, 1<<20); err != nil {
+				t.Fatal(err)
+			}
+			p.pass(3*p.interval, true)
+			compared := p.a.e.Peer().Counters.Compared
+			heads := [2]jobs.LSeq{p.a.Head(), p.b.Head()}
+			// The floor is raised at one node only; the feed does not run, so the
+			// other does not learn it.
+			if err := n.Raise(t.Context(), p.now.Add(-2*p.interval)); err != nil {
+				t.Fatal(err)
+			}
+			if dropped, err := n.Expire(t.Context()); err != nil || dropped < len(ids)/2 {
+				t.Fatalf("Expire() = %d, %v", dropped, err)
+			}
+			p.a.e.compare.due = time.Time{}
+			for range 20 {
+				p.now = p.now.Add(time.Millisecond)
+				if err := p.a.e.compareRound(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c := p.a.e.Peer()
+			if c.Counters.Compared == compared || c.Counters.Repaired != 0 || c.Counters.Differed != 0 {
+				t.Errorf("%+v, %+v", c.Compare, c.Counters)
+			}
+			if got := p.a.Head() + p.b.Head(); got > heads[0]+heads[1]+jobs.LSeq(len(ids)) {
+				t.Errorf("rows took numbers: the heads add up to %d, were %d", got, heads)
+			}
+		})
+	}
+}
+
+// TestCompareManyLost: a round repairs so many rows and no more; the next goes on.
+func TestCompareManyLost(t *testing.T) {
+	p := newComparedPair(t)
+	p.fill(3000)
+	p.a.behind("DELETE FROM jobs WHERE n % 5 > 0")
+	before := p.b.Head()
+	for range 40 {
+		was := p.b.Head()
+		p.pass(stepInterval, true)
+		if n := p.b.Head() - was; n > maxRepairs {
+			t.Fatalf("%d rows repaired in one round", n)
+		}
+	}
+	p.pass(20*p.interval, true)
+	if n := p.differences(); n > 0 {
+		t.Errorf("%d rows differ; %d were sent again", n, p.b.Head()-before)
+	}
+	if sent := p.b.Head() - before; sent > 2500 {
+		t.Errorf("%d rows were sent again, 2400 were lost", sent)
+	}
+	p.sane()
+}
+
+// TestCompareGarbage: whatever the peer answers, nothing is changed by it and the
+// next comparison goes well.
+func TestCompareGarbage(t *testing.T) {
+	for name, spoil := range map[string]func(*SummaryReply){
+		"digests_missing": func(r *SummaryReply) { r.Digests = nil },
+		"digests_many":    func(r *SummaryReply) { r.Digests = append(r.Digests, make([]wireDigest, 20)...) },
+		"cuts_outside":    func(r *SummaryReply) { r.Cuts = []int64{5, 4} },
+		"floor":           func(r *SummaryReply) { r.Floor = -1 },
+		"standing_many":   func(r *SummaryReply) { r.Standing = make([]wireStand, 300) },
+		"standing_none":   func(r *SummaryReply) { r.Standing = nil },
+		"row": func(r *SummaryReply) {
+			for i := range r.Standing {
+				r.Standing[i].Row = []byte{1, 2, 3}
+			}
+		},
+		"other_row": func(r *SummaryReply) {
+			for i := range r.Standing {
+				r.Standing[i].Row = appendRowFields(nil, &jobs.Row{Job: jobs.Job{ID: jobs.ID{1}, V1: jobs.Value{1}, Iterations: 2, Origin: "a", Home: "a", CreatedAt: time.UnixMicro(1)}})
+			}
+		},
+		"repaired": func(r *SummaryReply) { r.Repaired = 1 << 40 },
+		"nothing":  func(r *SummaryReply) { *r = SummaryReply{} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newComparedPair(t)
+			ids := p.fill(300)
+			p.b.behind("UPDATE jobs SET priority = 9 WHERE id = ?", ids[9][:])
+			p.spoil = func(path string, body []byte) []byte {
+				var r SummaryReply
+				if json.Unmarshal(body, &r) != nil {
+					return body
+				}
+				spoil(&r)
+				return encodeBody(r)
+			}
+			rows, failed := p.a.rows(), 0
+			for range 100 {
+				p.pass(stepInterval, false)
+				if err := p.a.e.compareRound(t.Context()); err != nil {
+					failed++
+				}
+			}
+			if failed == 0 || failed > 10 {
+				t.Errorf("%d rounds failed of about 5", failed)
+			}
+			for id, want := range rows {
+				if got := p.a.rows()[id]; !got.Equal(want) {
+					t.Errorf("job %s is %+v, was %+v", id, got, want)
+				}
+				break
+			}
+			p.spoil = nil
+			p.pass(5*p.interval, true)
+			if n := p.differences(); n > 0 || p.a.e.Peer().Compare.Err != "" {
+				t.Errorf("%d rows differ, %+v", n, p.a.e.Peer().Compare)
+			}
+		})
+	}
+}
+
+// TestSummaryRefuses: a node that cannot be compared says so.
+func TestSummaryRefuses(t *testing.T) {
+	p := newComparedPair(t)
+	p.fill(100)
+	ask := func(change func(*SummaryCall)) (int, string) {
+		c := SummaryCall{caller: p.a.e.caller(), Schema: p.a.Schema(), Age: 1e6, Bounds: []int64{0, 1 << 60}}
+		change(&c)
+		resp, err := http.Post(p.b.srv.URL+"/peer/summary", "application/json", bytes.NewReader(encodeBody(c)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(body)
+	}
+	for name, c := range map[string]struct {
+		change func(*SummaryCall)
+		status int
+	}{
+		"good":         {func(*SummaryCall) {}, 200},
+		"schema":       {func(c *SummaryCall) { c.Schema++ }, 409},
+		"stranger":     {func(c *SummaryCall) { c.Node = "x" }, 409},
+		"age":          {func(c *SummaryCall) { c.Age = -1 }, 400},
+		"age_long":     {func(c *SummaryCall) { c.Age = 1 << 60 }, 400},
+		"floor":        {func(c *SummaryCall) { c.Floor = -1 }, 400},
+		"one_bound":    {func(c *SummaryCall) { c.Bounds = c.Bounds[:1] }, 400},
+		"descending":   {func(c *SummaryCall) { c.Bounds = []int64{2, 1} }, 400},
+		"many_bounds":  {func(c *SummaryCall) { c.Bounds = make([]int64, 100) }, 400},
+		"no_row":       {func(c *SummaryCall) { c.Bounds, c.Adopt = nil, [][]byte{{1}} }, 400},
+		"many_repairs": {func(c *SummaryCall) { c.Bounds, c.Resend = nil, make([]jobs.ID, maxRepairs+1) }, 400},
+	} {
+		if got, body := ask(c.change); got != c.status {
+			t.Errorf("%s: %d %s, want %d", name, got, body, c.status)
+		}
+	}
+	p.b.e.mu.Lock()
+	p.b.e.state.theyDone = false
+	p.b.e.mu.Unlock()
+	if got, body := ask(func(*SummaryCall) {}); got != 409 || !strings.Contains(body, RefusedRound) {
+		t.Errorf("with a peer that has not read all: %d %s", got, body)
+	}
+}
