@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"workmanager/jobs"
@@ -75,6 +76,8 @@ func (q *Queue) Arrived(changed []jobs.Changed) {
 			if worker, done, of := q.table.Holder(j.ID); worker == "" || done < of/2 {
 				q.remove(j.ID) // the peer computes it; of what is half done one run more is the lesser waste
 			}
+		default:
+			q.remove(j.ID) // from the page that is being read
 		}
 	}
 	q.available(added)
@@ -109,6 +112,11 @@ func (q *Queue) GiveAway(ctx context.Context, to string, most int) ([]jobs.ID, e
 		return nil, nil
 	}
 	moved, err := q.store.GiveAway(ctx, ids, to)
+	q.mu.Lock()
+	for _, id := range moved { // a page that was read meanwhile may have brought them back
+		q.remove(id)
+	}
+	q.mu.Unlock()
 	if len(moved) < len(ids) {
 		q.takeBack(context.WithoutCancel(ctx), ids, moved)
 	}
@@ -140,29 +148,29 @@ func (q *Queue) takeBack(ctx context.Context, ids, moved []jobs.ID) {
 	}
 }
 
-// takeOver makes jobs of a dead peer ours, as many as the worker can hold. It
-// returns how many.
-func (q *Queue) takeOver(ctx context.Context, c jobs.Capacity) (int, error) {
+// takeOver makes jobs of a dead peer ours, as many as the worker can hold, and
+// returns them.
+func (q *Queue) takeOver(ctx context.Context, c jobs.Capacity) ([]jobs.ID, error) {
 	from := q.pair.MayTakeOver()
 	if from == "" || q.store.CountsOf(from).Open == 0 {
-		return 0, nil
+		return nil, nil
 	}
 	q.taking.Lock()
 	defer q.taking.Unlock()
 	taken, err := q.store.TakeOver(ctx, from, c)
 	if err != nil {
-		return 0, fmt.Errorf("take over jobs of node %s: %w", from, err)
+		return nil, fmt.Errorf("take over jobs of node %s: %w", from, err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n := 0
+	var ids []jobs.ID
 	for _, j := range taken {
 		if q.table.Add(j) {
-			n++
+			ids = append(ids, j.ID)
 		}
 	}
-	q.takenOver.Add(int64(n))
-	return n, nil
+	q.takenOver.Add(int64(len(ids)))
+	return ids, nil
 }
 
 // hungry reports whether a worker waits and nothing is here for it; mu is held.
@@ -178,10 +186,18 @@ func (q *Queue) shareWithDead(ctx context.Context, cores int) error {
 		return nil
 	}
 	q.shareAt = now.Add(shareInterval)
-	n, err := q.takeOver(ctx, jobs.Capacity{Jobs: 4 * cores, Iterations: math.MaxUint64})
-	if n > 0 {
+	q.mu.Lock()
+	q.shared = slices.DeleteFunc(q.shared, func(id jobs.ID) bool { return !q.table.Waits(id) })
+	room := 4*cores - len(q.shared)
+	q.mu.Unlock()
+	if room <= 0 {
+		return nil
+	}
+	taken, err := q.takeOver(ctx, jobs.Capacity{Jobs: room, Iterations: math.MaxUint64})
+	q.shared = append(q.shared, taken...)
+	if len(taken) > 0 {
 		q.mu.Lock()
-		q.available(n)
+		q.available(len(taken))
 		q.mu.Unlock()
 	}
 	return err
@@ -273,18 +289,10 @@ func (q *Queue) Consume(ctx context.Context, top int, key string) ([]jobs.Result
 
 // consumeHere hands out results of this home, and of a dead peer's.
 func (q *Queue) consumeHere(ctx context.Context, top int, key string) ([]jobs.Result, error) {
-	out, err := q.store.Consume(ctx, top, key)
-	if from := q.pair.MayTakeOver(); err == nil && len(out) < top && from != "" {
-		more, err := q.store.ConsumeOf(ctx, from, top-len(out), key)
-		if err != nil && len(out) == 0 {
-			return nil, err
-		}
-		if key != "" { // all that the key has got
-			return more, nil
-		}
-		out = append(out, more...)
+	if from := q.pair.MayTakeOver(); from != "" {
+		return q.store.Consume(ctx, top, key, from)
 	}
-	return out, err
+	return q.store.Consume(ctx, top, key)
 }
 
 // ConsumeHere hands out results of this home to the peer's clients. See sync.Host.

@@ -32,6 +32,7 @@ type Queue struct {
 	taking     sync.Mutex // one take-over at a time
 	stealAt    time.Time  // not before; the loop's
 	shareAt    time.Time  // the same
+	shared     []jobs.ID  // taken over though there was work; the loop's
 	takenOver  atomic.Int64
 
 	stopping chan struct{} // closed by stop: waits end
@@ -137,9 +138,9 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 		if len(leases) > 0 {
 			return leases, nil
 		}
-		if n, err := q.takeOver(ctx, c); err != nil {
+		if taken, err := q.takeOver(ctx, c); err != nil {
 			return nil, err
-		} else if n > 0 {
+		} else if len(taken) > 0 {
 			continue
 		}
 		if c.Wait <= 0 {
@@ -206,6 +207,9 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 		}
 	}
 	q.available(len(lost))
+	if q.window.behind && q.table.Waiting() < q.window.size/2 { // also where no worker asks: the peer's may
+		q.wantPage()
+	}
 	q.mu.Unlock()
 	if len(lost) == 0 {
 		return nil
@@ -259,12 +263,16 @@ func (q *Queue) Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.
 	for i, e := range effects {
 		out[i] = jobs.Outcome{Job: e.Job, Existed: e.Found, LSeq: e.LSeq}
 		if !e.Found {
-			out[i].Err = notFound(ids[i])
 			continue
 		}
 		q.remove(ids[i])
 	}
 	q.mu.Unlock()
+	for i := range out {
+		if !effects[i].Found {
+			out[i].Err = q.notHere(ctx, ids[i])
+		}
+	}
 	if purge {
 		for _, j := range before {
 			q.cache.drop(j.V1, j.Iterations)
@@ -272,6 +280,22 @@ func (q *Queue) Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.
 	}
 	q.confirm(ctx, w, out, ack)
 	return out, nil
+}
+
+// notHere says why a job that is not here cannot be withdrawn here: it may be
+// on its way.
+func (q *Queue) notHere(ctx context.Context, id jobs.ID) error {
+	if !q.pair.Paired() {
+		return notFound(id)
+	}
+	_, there, err := q.pair.Find(ctx, id)
+	switch {
+	case there:
+		return jobs.Errorf(jobs.CodeUnavailable, "job %s is on the peer and not here yet: try again, or there", id).Retry(time.Second)
+	case err != nil && !q.pair.Whole():
+		return jobs.Errorf(jobs.CodeUnavailable, "no job %s here, but not all of the peer's jobs are here yet and it does not answer; try again", id).Retry(time.Second)
+	}
+	return notFound(id)
 }
 
 func notFound(id jobs.ID) error {

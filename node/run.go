@@ -237,14 +237,23 @@ func (n *Node) retain(ctx context.Context) error {
 }
 
 // refreshSlice bounds the open jobs whose retention one transaction counts anew.
-const refreshSlice = 1000
+const (
+	refreshSlice  = 1000
+	refreshSlices = 60 // in one look
+)
 
 // expire raises the floor, where this node may do so alone, and deletes in
 // slices until nothing is left below it.
 func (n *Node) expire(ctx context.Context) error {
 	now := n.now()
-	if _, err := n.store.Refresh(ctx, now.Add(-n.cfg.Retention/2), refreshSlice); err != nil {
-		return err
+	for range refreshSlices {
+		done, err := n.store.Refresh(ctx, now.Add(-n.cfg.Retention/2), refreshSlice)
+		if err != nil {
+			return err
+		}
+		if done < refreshSlice {
+			break
+		}
 	}
 	if err := n.queue.pair.RaiseAlone(ctx); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -20,6 +21,8 @@ const (
 	stealTimeout   = 2 * time.Second
 	// maxSteal bounds the jobs of one steal.
 	maxSteal = 2048
+	// maxReply bounds an answer: 100,000 results are about 20 MB.
+	maxReply = 64 << 20
 )
 
 // ErrNoPeer says that the peer cannot be asked now.
@@ -57,7 +60,11 @@ func (e *Engine) call(ctx context.Context, timeout time.Duration, method, path s
 	case resp.StatusCode != http.StatusOK:
 		return readRefusal(resp)
 	}
-	if err := decodeBody(resp.Body, out); err != nil {
+	reply, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err == nil {
+		err = json.Unmarshal(reply, out)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoPeer, err)
 	}
 	return nil
@@ -90,7 +97,11 @@ func serveCall[In any](e *Engine, w http.ResponseWriter, r *http.Request, who fu
 		return
 	}
 	id := who(&in).identity()
-	if no := e.admit(id); no != nil {
+	no := e.admit(id)
+	if no == nil && e.store.Reading().Peer != id.Node { // only the feed makes a peer
+		no = &Refusal{RefusedStranger, fmt.Sprintf("node %s is not the peer of %s", id.Node, e.cfg.Node)}
+	}
+	if no != nil {
 		e.writeError(w, e.refuse(no))
 		return
 	}

@@ -269,6 +269,9 @@ func (e *Engine) asked(ctx context.Context, req Request) error {
 	if r := e.admit(req.Identity); r != nil {
 		return e.refuse(r)
 	}
+	if e.stranger(req.Node) {
+		return &Refusal{RefusedStranger, fmt.Sprintf("node %s is not in the gossip of %s yet", req.Node, e.cfg.Node)}
+	}
 	if err := e.meet(ctx, req.Node); err != nil {
 		return err
 	}
@@ -297,6 +300,17 @@ func (e *Engine) asked(ctx context.Context, req Request) error {
 		e.gossip.Rejoin()
 	}
 	return nil
+}
+
+// stranger reports whether a node that would become the peer is one that gossip
+// does not know: anybody can send a request.
+func (e *Engine) stranger(node string) bool {
+	if e.gossip == nil || e.store.Reading().Peer != "" {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.peer.name != node
 }
 
 // told logs a change of the session; mu is held.
@@ -501,7 +515,6 @@ func (e *Engine) greeted(ctx context.Context, h *Hello) error {
 	was := e.state.session
 	e.state.Heard(now, e.peer.hello.Boot == h.Boot)
 	e.peer.hello, e.peer.load, e.peer.loadAt, e.peer.head, e.peer.refused = *h, h.Load, now, h.Head, ""
-	e.peer.skew = h.Now.Sub(now)
 	e.state.theyDone = h.Complete
 	e.state.update(now, e.tail.last)
 	e.told(was)

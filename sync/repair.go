@@ -165,12 +165,16 @@ func (e *Engine) incomparable(r jobs.Reading) string {
 	s := &e.state
 	switch {
 	case s.session < SessionCatchup:
-		return "the nodes are not connected"
+		return apart
 	case !s.complete || !s.theyDone || r.Amnesia || r.Cursor.Refilling() || s.theirs.Refilling() || s.theirs.Boot == (jobs.ID{}):
 		return "not all jobs are at both nodes yet"
 	}
 	return ""
 }
+
+// apart is why two nodes are not compared that cannot talk: it may last no
+// longer than a moment.
+const apart = "the nodes are not connected"
 
 // settled returns which rows are compared: the peer has them, and they have
 // stood still for age. It returns false if this node has not run for that long.
@@ -209,9 +213,9 @@ func (e *Engine) Compare(ctx context.Context, ask func(context.Context, SummaryC
 	}
 	now := e.now()
 	age := min(settledAge, e.cfg.CompareInterval)
-	walk, err := e.compareDue(now, age, r)
+	walk := e.compareDue(now, age, r)
 	if walk == nil {
-		return err
+		return nil
 	}
 	walk.rows, walk.send = rows, ask
 	ended, err := walk.slice(ctx)
@@ -220,22 +224,25 @@ func (e *Engine) Compare(ctx context.Context, ask func(context.Context, SummaryC
 
 // compareDue returns the comparison to go on with, nil if there is none. Who
 // gets one must call compared.
-func (e *Engine) compareDue(now time.Time, age time.Duration, r jobs.Reading) (*comparison, error) {
+func (e *Engine) compareDue(now time.Time, age time.Duration, r jobs.Reading) *comparison {
 	_, old := e.settled(now, age, 0)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c := &e.compare
 	if c.busy {
-		return nil, nil
+		return nil
 	}
 	why := e.incomparable(r)
 	if why == "" && e.peer.hello.Schema != e.me.Schema {
 		why = "the nodes are of different releases"
 	}
-	if why != "" {
+	switch {
+	case why == apart:
+		return nil
+	case why != "":
 		c.abandon(why)
 		c.key = compareKey{} // a reset may be why
-		return nil, nil
+		return nil
 	}
 	if key := (compareKey{e.peer.hello.Boot, e.count.resets}); key != c.key {
 		c.abandon("the peer has started anew")
@@ -245,7 +252,7 @@ func (e *Engine) compareDue(now time.Time, age time.Duration, r jobs.Reading) (*
 		c.due = now
 	}
 	if (c.walk == nil || c.walk.began.IsZero()) && (now.Before(c.due) || !old) { // none, or one that waits
-		return nil, nil
+		return nil
 	}
 	if c.walk == nil {
 		c.walk = &comparison{e: e, age: age, boot: e.peer.hello.Boot, bounds: []int64{math.MinInt64}, differs: map[jobs.ID]bool{}}
@@ -254,7 +261,7 @@ func (e *Engine) compareDue(now time.Time, age time.Duration, r jobs.Reading) (*
 		c.walk.began = now
 	}
 	c.busy = true
-	return c.walk, nil
+	return c.walk
 }
 
 // abandon ends a comparison that cannot go on.
@@ -282,12 +289,12 @@ func (e *Engine) compared(ctx context.Context, w *comparison, ended bool, err er
 	w.counted = w.status
 	refused, isRefusal := errors.AsType[*Refusal](err)
 	switch {
+	case errors.Is(err, ErrNoPeer), isRefusal && refused.Code != RefusedMalformed: // it goes on from there
+		w.pause(now)
+		c.last.Err, c.due = err.Error(), now.Add(min(e.cfg.CompareInterval, compareRetry))
 	case err != nil:
 		c.abandon(err.Error())
 		c.due = now.Add(min(e.cfg.CompareInterval, compareRetry))
-		if isRefusal && refused.Code == RefusedRound {
-			return nil
-		}
 		return fmt.Errorf("compare rows: %w", err)
 	case ended:
 		c.last, c.walk, c.differs = w.status, nil, w.differs
@@ -296,9 +303,8 @@ func (e *Engine) compared(ctx context.Context, w *comparison, ended bool, err er
 			e.log.Warn("the two nodes held different rows", "ranges", s.Differed, "rows", s.Repaired, "alarms", s.Alarms)
 		}
 	case w.full():
-		w.status.Took += now.Sub(w.began)
-		w.began, w.repairs = time.Time{}, 0
-		c.due = now.Add(w.age) // it goes on from there
+		w.pause(now)
+		w.repairs, c.due = 0, now.Add(w.age)
 	}
 	return nil
 }
@@ -335,6 +341,11 @@ type comparison struct {
 type suspect struct {
 	id    jobs.ID
 	place int64
+}
+
+// pause ends a round, not the walk.
+func (w *comparison) pause(now time.Time) {
+	w.status.Took, w.began = w.status.Took+now.Sub(w.began), time.Time{}
 }
 
 func (w *comparison) full() bool { return w.repairs >= maxRepairs }

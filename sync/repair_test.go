@@ -21,6 +21,10 @@ import (
 	"workmanager/jobs/store"
 )
 
+// lap is how often a pair looks at its clock: seldom, for the race detector, and
+// often enough not to be taken for asleep.
+const lap = 200 * time.Millisecond
+
 // quietHost is a node that does nothing.
 type quietHost struct{ arrived atomic.Int64 }
 
@@ -162,7 +166,7 @@ func (p *comparedPair) feed() {
 func (p *comparedPair) pass(d time.Duration, compare bool) {
 	p.t.Helper()
 	for end := p.now.Add(d); p.now.Before(end); {
-		p.now = p.now.Add(stepInterval)
+		p.now = p.now.Add(lap)
 		p.feed()
 		p.a.e.Step()
 		p.b.e.Step()
@@ -410,7 +414,7 @@ func TestCompareEqual(t *testing.T) {
 func TestCompareMoving(t *testing.T) {
 	p := newComparedPair(t)
 	ids := p.fill(1500)
-	for i := range 80 {
+	for i := range 50 {
 		var facts []store.Fact
 		for k := range 20 {
 			facts = append(facts, store.Fact{ID: ids[(i*20+k*131)%len(ids)], Apply: func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
@@ -430,7 +434,7 @@ func TestCompareMoving(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		p.pass(stepInterval, true)
+		p.pass(lap, true)
 	}
 	c := p.a.e.Peer().Counters
 	if c.Compared < 10 || c.Repaired != 0 || c.Alarms != 0 || c.Differed != 0 {
@@ -487,9 +491,9 @@ func TestCompareManyLost(t *testing.T) {
 	p.fill(3000)
 	p.a.behind("DELETE FROM jobs WHERE n % 5 > 0")
 	before := p.b.Head()
-	for range 40 {
+	for range 12 {
 		was := p.b.Head()
-		p.pass(stepInterval, true)
+		p.pass(lap, true)
 		if n := p.b.Head() - was; n > maxRepairs {
 			t.Fatalf("%d rows repaired in one round", n)
 		}
@@ -540,8 +544,8 @@ func TestCompareGarbage(t *testing.T) {
 				return encodeBody(r)
 			}
 			rows, failed := p.a.rows(), 0
-			for range 100 {
-				p.pass(stepInterval, false)
+			for range 25 {
+				p.pass(lap, false)
 				if err := p.a.e.compareRound(t.Context()); err != nil {
 					failed++
 				}
@@ -604,5 +608,107 @@ func TestSummaryRefuses(t *testing.T) {
 	p.b.e.mu.Unlock()
 	if got, body := ask(func(*SummaryCall) {}); got != 409 || !strings.Contains(body, RefusedRound) {
 		t.Errorf("with a peer that has not read all: %d %s", got, body)
+	}
+}
+
+// TestComparePauses: a comparison goes on where it was when the peer could not
+// be asked for a moment, and begins anew with a peer that has started anew.
+func TestComparePauses(t *testing.T) {
+	p := newComparedPair(t)
+	for range 4 {
+		p.fill(2500)
+	}
+	asked := 0
+	ask := func(ctx context.Context, call SummaryCall) (SummaryReply, error) {
+		if asked++; asked == 2 {
+			return SummaryReply{}, fmt.Errorf("%w: cut", ErrNoPeer)
+		}
+		return p.b.e.Summary(ctx, &call)
+	}
+	for asked < 2 {
+		p.pass(lap, false)
+		if err := p.a.e.Compare(t.Context(), ask); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := p.a.e.Peer().Compare
+	if !s.Running || s.Err == "" || !s.At.IsZero() {
+		t.Errorf("cut off: %+v", s)
+	}
+	for range 40 {
+		p.pass(lap, false)
+		if err := p.a.e.Compare(t.Context(), ask); err != nil {
+			t.Fatal(err)
+		}
+		if s = p.a.e.Peer().Compare; !s.Running {
+			break
+		}
+	}
+	if s.At.IsZero() || s.Err != "" || s.Rows != 10_000 {
+		t.Errorf("after the cut: %+v", s)
+	}
+	asked = 0
+	for asked < 2 {
+		p.pass(lap, false)
+		if err := p.a.e.Compare(t.Context(), ask); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.b.close()
+	p.b.open()
+	p.meet()
+	p.pass(lap, false)
+	if err := p.a.e.Compare(t.Context(), ask); err != nil {
+		t.Fatal(err)
+	}
+	if s := p.a.e.Peer().Compare; s.Running || s.Err == "" {
+		t.Errorf("with a peer that has started anew: %+v", s)
+	}
+	p.pass(4*p.interval, true)
+	if s := p.a.e.Peer().Compare; s.Err != "" || s.Rows != 10_000 {
+		t.Errorf("after that: %+v", s)
+	}
+}
+
+// TestCompareUnread: what the peer has not read yet it does not lack, however
+// long it takes to read.
+func TestCompareUnread(t *testing.T) {
+	p := newComparedPair(t)
+	ids := p.fill(300)
+	var facts []store.Fact
+	for _, id := range ids[:100] {
+		facts = append(facts, store.Fact{ID: id, Apply: func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
+			j.Attempts++
+			return j, true
+		}})
+	}
+	if _, err := p.a.Record(t.Context(), facts); err != nil {
+		t.Fatal(err)
+	}
+	head := p.a.Head()
+	for range 25 { // b hears of a, and writes nothing
+		p.now = p.now.Add(lap)
+		req := p.a.e.Ask()
+		reply, err := p.b.e.Answer(t.Context(), req)
+		if err == nil {
+			err = p.a.e.Take(t.Context(), req, reply)
+		}
+		if err == nil {
+			reply, err = p.a.e.Answer(t.Context(), p.b.e.Ask())
+		}
+		if err == nil {
+			err = p.b.e.greeted(t.Context(), &reply.Hello)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.a.e.Step()
+		p.b.e.Step()
+		if err := p.a.e.compareRound(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := p.a.e.Peer(); c.Counters.Compared == 0 || c.Counters.Repaired != 0 || p.a.Head() != head {
+		t.Errorf("%+v, %+v; head %d, was %d", c.Compare, c.Counters, p.a.Head(), head)
 	}
 }

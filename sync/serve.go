@@ -13,6 +13,7 @@ import (
 const (
 	// writeTimeout bounds each write of an answer.
 	writeTimeout = 2 * time.Second
+	writePiece   = 16 << 10 // bytes of one write
 	// echoAge is how long a cursor waits that could only pass the asker's own
 	// rows: to tell it of each would cost a request a commit.
 	echoAge = 100 * time.Millisecond
@@ -157,9 +158,13 @@ func (a *answer) finish(r *Reply) error {
 
 func (a *answer) send(b []byte) error {
 	*a.buf = b
-	_ = a.rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // not supported over a pipe
-	if _, err := a.w.Write(b); err != nil {
-		return err
+	for len(b) > 0 {
+		n := min(len(b), writePiece)
+		_ = a.rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // not supported over a pipe
+		if _, err := a.w.Write(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
 	}
 	return a.rc.Flush()
 }
@@ -195,7 +200,11 @@ func (e *Engine) hold(n int) {
 
 // unfollowed notes that the peer's connection ended in the middle of an answer.
 func (e *Engine) unfollowed() {
-	e.note(func(time.Time) { e.state.reads = false })
+	e.note(func(time.Time) {
+		if e.state.asking <= 1 { // else it has asked again on another
+			e.state.reads = false
+		}
+	})
 }
 
 // stopping reports whether Run is ending.

@@ -39,6 +39,7 @@ const (
 	goneRefused       = 2
 	pauseGap          = 300 * time.Millisecond // between two ticks: it was we who slept
 	barrierTimeout    = 2 * time.Second        // without a session, until leases are given
+	barrierMost       = 10 * time.Second       // whatever the session
 	maxTimeouts       = 3                      // in a row: leave sync
 	maxLagRows        = 50_000
 	maxLagAge         = 10 * time.Second
@@ -251,7 +252,7 @@ func (s *state) update(now time.Time, head jobs.LSeq) (left bool) {
 	} else if s.downSince.IsZero() {
 		s.downSince = now
 	}
-	if s.barrier && (s.complete || !s.downSince.IsZero() && now.Sub(s.downSince) >= barrierTimeout) {
+	if s.barrier && (s.complete || now.Sub(s.started) >= barrierMost || !s.downSince.IsZero() && now.Sub(s.downSince) >= barrierTimeout) {
 		s.barrier = false
 	}
 	return left

@@ -87,7 +87,7 @@ func (e *Engine) Stamped(changed []jobs.Changed) {
 // Stands tells where the i-th row of a wait stands, if its write did not change
 // it. It must be called before Await for each row that was there already.
 func (e *Engine) Stands(w *Wait, i int, at jobs.LSeq) {
-	if w.left == 0 || w.items == nil {
+	if w.items == nil {
 		return
 	}
 	e.mu.Lock()
@@ -101,9 +101,7 @@ func (e *Engine) Stands(w *Wait, i int, at jobs.LSeq) {
 		return
 	}
 	e.waiters.move(it, at)
-	if e.state.theirs.Covers(at) { // when it last asked: its disk may be another by now
-		it.word = e.nudge()
-	}
+	it.word = e.nudge() // what it has asked may be late, and its disk another by now
 }
 
 // Drop takes the i-th row out of a wait: nothing was written.

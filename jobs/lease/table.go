@@ -71,6 +71,12 @@ func (t *Table) Knows(j jobs.Job) bool {
 	return e != nil && e.v1 == j.V1 && e.iterations == j.Iterations
 }
 
+// Waits reports whether the table has the job and nobody holds it.
+func (t *Table) Waits(id jobs.ID) bool {
+	e := t.entries[id]
+	return e != nil && e.holder == ""
+}
+
 // Waiting returns how many jobs may be given, Leased how many are.
 func (t *Table) Waiting() int { return len(t.waiting) }
 

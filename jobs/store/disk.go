@@ -26,6 +26,8 @@ type Disk struct {
 	StoreBytes, WALBytes, FreeBytes int64
 	// Full says why new jobs are refused, nil if they are not.
 	Full error
+	// Short says that it is the disk that has no room, not the limit.
+	Short bool
 }
 
 // diskWatch looks at the disk at most once in diskEvery.
@@ -60,6 +62,7 @@ func (d *diskWatch) read() Disk {
 	reserve := min(int64(fs.Blocks)*block/reserveShare, maxReserve)
 	switch {
 	case k.FreeBytes < reserve:
+		k.Short = true
 		k.Full = jobs.Errorf(jobs.CodeDiskFull, "the disk is full: %d MiB are free and %d MiB are kept for results; free some space, reads go on meanwhile",
 			k.FreeBytes>>20, (reserve+1<<20-1)>>20).Retry(retryFull)
 	case d.limit > 0 && k.StoreBytes+k.WALBytes > d.limit && k.StoreBytes+k.WALBytes-d.spare() > d.limit:

@@ -67,22 +67,19 @@ SELECT id, result, iterations, done_at FROM jobs
 WHERE rank = 3 AND pulled = 0 AND purged = 0 AND home = ? ORDER BY done_at, id LIMIT ?`
 
 // Consume hands out up to top results of this home, the oldest first, each
-// once. A key that is not empty gets the same results again, but for those
-// that were purged or dropped since; two calls with one key at one time get
-// the same, too.
-func (s *Store) Consume(ctx context.Context, top int, key string) ([]jobs.Result, error) {
-	return s.ConsumeOf(ctx, s.opt.Node, top, key)
-}
-
-// ConsumeOf is Consume for the results of another home, which are taken over.
-func (s *Store) ConsumeOf(ctx context.Context, home string, top int, key string) ([]jobs.Result, error) {
+// once, and where they are not enough those of the other homes given, which are
+// taken over. A key that is not empty gets the same results again, but for
+// those that were purged or dropped since; two calls with one key at one time
+// get the same, too.
+func (s *Store) Consume(ctx context.Context, top int, key string, others ...string) ([]jobs.Result, error) {
+	homes := append([]string{s.opt.Node}, others...)
 	out := []jobs.Result{}
 	hash := pullHash(key)
 	for whole := false; !whole; {
 		var got []jobs.Result
 		left := top - len(out)
 		err := s.write(ctx, max(min(left, consumeSlice), 1), func(w *writer) (err error) {
-			got, whole, err = w.consume(left, hash, home)
+			got, whole, err = w.consume(left, hash, homes)
 			return err
 		})
 		if err != nil {
@@ -139,7 +136,7 @@ ON CONFLICT (key) DO UPDATE SET whole = ?3, ids = CAST(ids || ?4 AS BLOB)`
 // consume marks a slice of results as pulled, at most left of them, and
 // reports whether that was the last. What was handed out under hash before
 // counts, whoever asked for it.
-func (w *writer) consume(left int, hash []byte, home string) (got []jobs.Result, whole bool, err error) {
+func (w *writer) consume(left int, hash []byte, homes []string) (got []jobs.Result, whole bool, err error) {
 	ctx := context.Background()
 	if hash != nil {
 		var before int
@@ -152,14 +149,19 @@ func (w *writer) consume(left int, hash []byte, home string) (got []jobs.Result,
 		left -= before
 	}
 	want := min(left, consumeSlice)
-	if want > 0 {
-		rows, err := w.conn.QueryContext(ctx, oldestSQL, home, want)
+	for _, home := range homes {
+		if len(got) >= want {
+			break
+		}
+		rows, err := w.conn.QueryContext(ctx, oldestSQL, home, want-len(got))
 		if err != nil {
 			return nil, false, err
 		}
-		if got, err = scanResults(w.s, rows); err != nil {
+		more, err := scanResults(w.s, rows)
+		if err != nil {
 			return nil, false, err
 		}
+		got = append(got, more...)
 	}
 	ids := make([]byte, 0, 16*len(got))
 	for _, r := range got {

@@ -95,8 +95,8 @@ func (w *writer) loadReading(ctx context.Context) error {
 // cursor in one transaction. It returns the rows that changed here. A chunk of
 // another peer than the known one changes nothing.
 func (s *Store) Receive(ctx context.Context, c jobs.Chunk) ([]jobs.Changed, error) {
-	if full := s.disk.look().Full; full != nil && len(c.Rows) > 0 {
-		return nil, full
+	if d := s.disk.look(); d.Full != nil && d.Short && len(c.Rows) > 0 { // a limit on size binds clients: the peer has no other place to put its rows
+		return nil, d.Full
 	}
 	var changed []jobs.Changed
 	err := s.write(ctx, len(c.Rows)+1, func(w *writer) error {

@@ -68,6 +68,7 @@ func (p *program) app() *cli.App {
 			p.verifyCommand(),
 			p.benchCommand(),
 			p.demoCommand(),
+			p.simulateCommand(),
 			p.versionCommand(),
 			p.completionCommand(),
 		},

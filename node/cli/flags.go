@@ -28,6 +28,8 @@ func setTwin(f cli.Flag) {
 		f.EnvVars = twin
 	case *cli.IntFlag:
 		f.EnvVars = twin
+	case *cli.Uint64Flag:
+		f.EnvVars = twin
 	case *cli.Int64Flag:
 		f.EnvVars = twin
 	case *cli.DurationFlag:
