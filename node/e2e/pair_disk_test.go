@@ -10,6 +10,7 @@ import (
 // TestPairDiskFull fills the disk of one node. The other one goes on answering,
 // as local and at its speed, and both are in step again when there is room.
 func TestPairDiskFull(t *testing.T) {
+	atLength(t)
 	canMount(t)
 	rng := random(t)
 	ns := newNamespace(t)

@@ -15,12 +15,13 @@ import (
 // disk away. What was answered as both is at the other node, and after the
 // refill at both; all ends, with the right value (I1).
 func TestPairDiskLoss(t *testing.T) {
+	atLength(t)
 	t.Parallel()
 	rng := random(t)
 	p := newPair(t, "--workers", "1", "--checkpoint-interval", "200ms")
 	b := newBook()
 	forgiven, wiped := 0, 0
-	rounds := number(t, "WORKMANAGER_E2E_PAIR_ROUNDS", 6)
+	rounds := number(t, "WORKMANAGER_E2E_PAIR_ROUNDS", 3)
 	for round := range rounds {
 		p.inStep()
 		victim := p.halves()[rng.IntN(2)]
@@ -58,6 +59,7 @@ func TestPairDiskLoss(t *testing.T) {
 // see no error and no stall, are told that writes are local and why, and that
 // they are on both when the peer is back.
 func TestPairPeerKilled(t *testing.T) {
+	atLength(t)
 	rng := random(t)
 	p := newPair(t, "--workers", "1", "--checkpoint-interval", "200ms")
 	b := newBook()
@@ -115,7 +117,7 @@ func TestPairTakeOver(t *testing.T) {
 	p := newPair(t, "--workers", "1", "--checkpoint-interval", "100ms")
 	const width = 4
 	var first, last []time.Duration
-	for round := range number(t, "WORKMANAGER_E2E_TAKEOVERS", 12) {
+	for round := range number(t, "WORKMANAGER_E2E_TAKEOVERS", 4) {
 		p.inStep()
 		victim := p.halves()[round%2]
 		survivor := victim.other()
@@ -241,6 +243,7 @@ func TestPairPaused(t *testing.T) {
 // TestPairAmnesia shows what a node says that has lost its disk: not that there
 // is no such job while it cannot know, and both as soon as the peer is back.
 func TestPairAmnesia(t *testing.T) {
+	atLength(t)
 	t.Parallel()
 	p := newPair(t, "--workers", "1")
 	id := p.a.enqueue("kept", 1)
@@ -361,7 +364,7 @@ func TestPairResults(t *testing.T) {
 		end := time.Now().Add(d)
 		return func() bool { return time.Now().After(end) }
 	}
-	for round := range number(t, "WORKMANAGER_E2E_PAIR_ROUNDS", 6) {
+	for round := range number(t, "WORKMANAGER_E2E_PAIR_ROUNDS", 3) {
 		p.settled()
 		f.steady = round > 0 // both have read results of the other: from here on a cursor is good at either
 		victim := p.halves()[rng.IntN(2)]

@@ -67,6 +67,7 @@ func (p *netPair) under(d time.Duration, set func()) (stall, again time.Duration
 // TestPairPartition cuts a pair apart in every way that a cable has. Both nodes
 // go on without an error or a stall, and by themselves they converge after it.
 func TestPairPartition(t *testing.T) {
+	atLength(t)
 	for _, c := range []struct {
 		name string
 		cut  time.Duration
@@ -109,6 +110,7 @@ func TestPairPartition(t *testing.T) {
 // TestPairBadNetwork runs a pair over a line that loses and delays. It is slow,
 // and right.
 func TestPairBadNetwork(t *testing.T) {
+	atLength(t)
 	for _, c := range []struct {
 		name string
 		rule Rule
@@ -131,6 +133,7 @@ func TestPairBadNetwork(t *testing.T) {
 // TestPairHTTPCut cuts what must arrive and leaves gossip: the peer shows the
 // job by a copy, and that counts for nothing: the answer is local.
 func TestPairHTTPCut(t *testing.T) {
+	atLength(t)
 	p := newNetPair(t, "--workers", "0")
 	p.net.Both(p.a.host, p.b.host, Rule{Cut: true, Match: httpOnly})
 	p.a.local(5 * time.Second)
@@ -174,6 +177,7 @@ func TestPairHTTPCut(t *testing.T) {
 // TestPairGossipCut cuts gossip and leaves what must arrive: writes are on both
 // nodes, and idle workers find work, as if nothing were (I10).
 func TestPairGossipCut(t *testing.T) {
+	atLength(t)
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart_%v", restart), func(t *testing.T) {
 			p := newNetPair(t)
@@ -223,6 +227,7 @@ func TestPairGossipCut(t *testing.T) {
 
 // TestPairSplitKeys writes the same keys at both nodes while they cannot talk.
 func TestPairSplitKeys(t *testing.T) {
+	atLength(t)
 	p := newNetPair(t)
 	p.net.Both(p.a.host, p.b.host, Rule{Cut: true})
 	p.a.local(5 * time.Second)

@@ -671,3 +671,11 @@ func percentile(list []time.Duration, p float64) time.Duration {
 	list = slices.Sorted(slices.Values(list))
 	return list[min(int(p*float64(len(list))), len(list)-1)]
 }
+
+// atLength skips a test that takes long, but where all of them are asked for:
+// scripts/check does.
+func atLength(t *testing.T) {
+	if os.Getenv("WORKMANAGER_E2E_PAIR") == "" {
+		t.Skip("takes long: scripts/check runs it, or set WORKMANAGER_E2E_PAIR=1")
+	}
+}
