@@ -57,6 +57,9 @@ func (q *Queue) Arrived(changed []jobs.Changed) {
 			if j.Purged {
 				q.cache.clear()
 			}
+			if !q.table.Has(j.ID) {
+				q.early.note(j.ID)
+			}
 			q.remove(j.ID)
 		case q.table.Has(j.ID) && !q.table.Knows(*j): // one key came with other data: it is other work now
 			q.remove(j.ID)
@@ -78,6 +81,7 @@ func (q *Queue) Arrived(changed []jobs.Changed) {
 			}
 		default:
 			q.remove(j.ID) // from the page that is being read
+			q.early.note(j.ID)
 		}
 	}
 	q.available(added)
@@ -171,6 +175,34 @@ func (q *Queue) takeOver(ctx context.Context, c jobs.Capacity) ([]jobs.ID, error
 	}
 	q.takenOver.Add(int64(len(ids)))
 	return ids, nil
+}
+
+// early remembers the last jobs that the peer ended or took before this node
+// had entered them into its table: between the commit of a new job and that
+// there is room for the peer's word on it, if one key came to both nodes.
+type early struct {
+	known map[jobs.ID]struct{}
+	ring  []jobs.ID
+	next  int
+}
+
+const maxEarly = 4096
+
+func (e *early) note(id jobs.ID) {
+	if e.known == nil {
+		e.known, e.ring = map[jobs.ID]struct{}{}, make([]jobs.ID, maxEarly)
+	}
+	if _, ok := e.known[id]; ok {
+		return
+	}
+	delete(e.known, e.ring[e.next])
+	e.ring[e.next], e.next = id, (e.next+1)%maxEarly
+	e.known[id] = struct{}{}
+}
+
+func (e *early) has(id jobs.ID) bool {
+	_, ok := e.known[id]
+	return ok
 }
 
 // hungry reports whether a worker waits and nothing is here for it; mu is held.

@@ -44,6 +44,7 @@ type Queue struct {
 	workers map[string]*seen
 	wake    chan struct{} // closed when a job becomes available, nil if nobody waits
 	window  window
+	early   early
 	barred  bool // no lease yet: the peer's jobs are not here
 
 	alarms atomic.Int64
@@ -104,6 +105,10 @@ func (q *Queue) add(out []jobs.Outcome) {
 		fresh++
 		if o.Job.Ended() {
 			done++
+			continue
+		}
+		if o.Job.ID.Keyed() && q.early.has(o.Job.ID) { // read from the disk, if it is ours after all
+			q.window.leaveOld(int(o.Job.Priority))
 			continue
 		}
 		if !q.window.takes(int(o.Job.Priority), q.table.Waiting()) {
