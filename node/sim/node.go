@@ -78,7 +78,7 @@ type node struct {
 
 	enqueuing bool // rows that appear are a client's
 	floor     time.Time
-	floorHurt int // damages to any disk when it rose
+	floorHurt int // damages to any disk when it first rose, here or at the peer
 	floorAt   int64
 }
 
@@ -202,9 +202,17 @@ func (n *node) start() {
 
 // look notes where the floor is.
 func (n *node) look() {
-	if floor, _ := n.rows.Floor(); floor.After(n.floor) {
-		n.floor, n.floorHurt, n.floorAt = floor, n.w.damages(), n.w.t
+	floor, _ := n.rows.Floor()
+	if !floor.After(n.floor) {
+		return
 	}
+	n.floor, n.floorAt = floor, n.w.t
+	hurt, risen := n.w.floors[floor]
+	if !risen {
+		hurt = n.w.damages()
+		n.w.floors[floor] = hurt
+	}
+	n.floorHurt = hurt
 }
 
 // kill ends the node's process: what was not committed is gone, and so are its

@@ -20,6 +20,7 @@ type job struct {
 	goneHurt int     // damages to any disk when the floor rose that it was first dropped by
 	erased   bool    // a client was told that it is purged on both
 	hurt     int     // damages when it was told so
+	remade   bool    // a client has sent its key again after retention had dropped it somewhere
 	sent     int     // times a client has made its row
 }
 
@@ -108,7 +109,7 @@ func (w *world) seen(n *node, c *jobs.Changed) {
 		if !now.Ended() && now.GCAfter.After(p.job.GCAfter) {
 			w.stats.Restamped++
 		}
-	} else if !now.Ended() && (j.gone[0] || j.gone[1]) && w.damages() == j.goneHurt && j.sent < 2 && !n.enqueuing {
+	} else if !now.Ended() && (j.gone[0] || j.gone[1]) && w.damages() == j.goneHurt && !j.remade && !n.enqueuing {
 		w.violate("I7", j, "%v has it open again after retention dropped it: %+v", n, *now)
 	}
 	if w.cfg.Trace != nil {
@@ -186,7 +187,7 @@ func (w *world) expired(n *node, count int) {
 		if w.cfg.Trace != nil {
 			w.tracef("    %s: %d dropped", n.name, i)
 		}
-		if first && p.job.Rank == jobs.Completed && !p.job.Purged {
+		if first && p.job.Rank == jobs.Completed && !p.job.Purged && w.damages() == n.floorHurt { // else a disk that was lost or put back may not take it in any more
 			for _, c := range w.clients {
 				c.dropped(j, n)
 			}
@@ -241,7 +242,7 @@ type client struct {
 	i      int
 	cursor string
 	at     *node
-	hurt   int // damages of at's disk at the last read
+	hurt   int // damages to any disk at the last read
 	run    int // of reads at one node
 	got    []got
 	told   int64 // when it was last told that it begins anew
@@ -263,7 +264,7 @@ func (c *client) read(n *node, limit int) (more bool) {
 	if err != nil {
 		w.violate("I15", nil, "%v: %v", n, err)
 	}
-	if c.at != n || c.hurt != n.damages || page.Restarted {
+	if c.at != n || c.hurt != w.damages() || page.Restarted {
 		c.run++
 	}
 	if page.Restarted {
@@ -273,7 +274,7 @@ func (c *client) read(n *node, limit int) (more bool) {
 		}
 		c.missed, c.told = c.missed[:0], w.t
 	}
-	c.at, c.hurt, c.cursor = n, n.damages, page.Cursor
+	c.at, c.hurt, c.cursor = n, w.damages(), page.Cursor
 	w.stats.Results += len(page.Results)
 	for i := range page.Results {
 		r := &page.Results[i]
@@ -292,7 +293,7 @@ func (c *client) read(n *node, limit int) (more bool) {
 			g.run, g.here = c.run, 0
 		}
 		bit := byte(1) << k
-		if g.here&bit != 0 && len(j.works) == 1 && j.sent == 1 {
+		if g.here&bit != 0 && len(j.works) == 1 && j.sent == 1 && !j.gone[0] && !j.gone[1] {
 			w.violate("I15", j, "%v gives a client the same result twice in one run", n)
 		}
 		g.works, g.here = g.works|bit, g.here|bit
@@ -382,7 +383,7 @@ func (w *world) rest() {
 		}
 		for i, j := range w.jobs {
 			p := &a.shadow[i]
-			if p.there && p.job.Rank == jobs.Completed && !p.job.Purged && !c.got[i].told && c.got[i].works&(1<<j.workOf(p.job.V1, p.job.Iterations)) == 0 {
+			if p.there && p.job.Rank == jobs.Completed && !p.job.Purged && !c.got[i].told && !j.remade && c.got[i].works&(1<<j.workOf(p.job.V1, p.job.Iterations)) == 0 {
 				w.violate("I15", j, "client %d has followed the results to the end at %v and never saw it", c.i, n)
 			}
 		}

@@ -30,6 +30,7 @@ type world struct {
 	jobs    []*job
 	keyed   []*job
 	clients []*client
+	floors  map[time.Time]int // damages to any disk when each first rose
 
 	retention time.Duration
 	calm      float64 // times as many faults
@@ -67,7 +68,7 @@ const (
 )
 
 func newWorld(c Config) *world {
-	w := &world{cfg: c, rng: rand.New(rand.NewPCG(c.Seed, 0x5eed)), link: [2]bool{true, true}, trace: 14695981039346656037}
+	w := &world{cfg: c, rng: rand.New(rand.NewPCG(c.Seed, 0x5eed)), link: [2]bool{true, true}, trace: 14695981039346656037, floors: map[time.Time]int{}}
 	w.retention = time.Duration(2+w.rng.IntN(5)) * time.Second
 	w.calm = []float64{0.2, 0.5, 1, 1}[w.rng.IntN(4)]
 	w.gossip = w.rng.IntN(4) > 0
@@ -240,6 +241,7 @@ func (w *world) enqueue(n *node) {
 				w.stats.Repeated++
 			default: // its client has made it anew, whatever became of it
 				j.sent++
+				j.remade = j.remade || j.gone[0] || j.gone[1]
 				j.gone, j.both, j.erased = [2]bool{}, false, false
 			}
 		}
