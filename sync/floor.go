@@ -23,7 +23,8 @@ const (
 // round is the floor's rounds as the proposer counts them; Engine.mu guards it.
 type round struct {
 	last time.Time
-	boot jobs.ID // of the peer, in the round under way
+	boot jobs.ID   // of the peer, in the round under way
+	most time.Time // what was proposed in it
 }
 
 // ProposeFloor begins a round, if this node is the one to begin, one is due and
@@ -49,6 +50,9 @@ func (e *Engine) ProposeFloor(ctx context.Context) (FloorRequest, bool, error) {
 	if err != nil {
 		return FloorRequest{}, false, fmt.Errorf("promise a floor: %w", err)
 	}
+	e.mu.Lock()
+	e.round.most = t
+	e.mu.Unlock()
 	return FloorRequest{Identity: e.me, Floor: t, Head: head}, t.After(floor), nil
 }
 
@@ -84,10 +88,12 @@ func (e *Engine) AcceptFloor(ctx context.Context, req FloorRequest) (FloorReply,
 // error if the round is void.
 func (e *Engine) FinishFloor(ctx context.Context, reply FloorReply) (bool, error) {
 	e.mu.Lock()
-	boot := e.round.boot
+	boot, most := e.round.boot, e.round.most
 	e.mu.Unlock()
 	r := e.store.Reading()
 	switch {
+	case reply.Floor.After(most):
+		return false, &Refusal{RefusedRound, "the peer answers with a floor above the one proposed"}
 	case reply.Boot != boot || r.Cursor.Boot != boot || r.Cursor.Refilling() || r.Amnesia:
 		return false, &Refusal{RefusedRound, "the peer has started anew"}
 	case r.Cursor.At < reply.Head:

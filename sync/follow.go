@@ -39,7 +39,7 @@ type packet struct {
 
 func (w *wires) init() {
 	dial := &net.Dialer{Timeout: dialTimeout, KeepAlive: 5 * time.Second}
-	w.client = &http.Client{Transport: &http.Transport{
+	w.client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{
 		DialContext: dial.DialContext, MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute, DisableCompression: true,
 	}}
 	w.kick, w.stop = make(chan struct{}, 1), make(chan struct{})
