@@ -78,7 +78,7 @@ type node struct {
 
 	enqueuing bool // rows that appear are a client's
 	floor     time.Time
-	floorHurt int // damages to any disk when it first rose, here or at the peer
+	floorHurt int // damages to any disk when it was agreed
 	floorAt   int64
 }
 

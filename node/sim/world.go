@@ -30,7 +30,7 @@ type world struct {
 	jobs    []*job
 	keyed   []*job
 	clients []*client
-	floors  map[time.Time]int // damages to any disk when each first rose
+	floors  map[time.Time]int // damages to any disk when each was agreed
 
 	retention time.Duration
 	calm      float64 // times as many faults
@@ -539,8 +539,17 @@ func (w *world) replied(m *message) {
 	}
 	n.call(func() {
 		w.stats.Rows += len(m.reply.Rows)
+		was := n.rows.Reading().Cursor
 		if err := n.eng.Take(ctx, *m.req, *m.reply); err != nil {
 			w.violate("I3", nil, "%v does not take a reply: %v", n, err)
+		}
+		if now := n.rows.Reading().Cursor; was != m.req.Cursor && now != was {
+			w.violate("I9", nil, "%v: a late reply moves the cursor from %+v to %+v", n, was, now)
+		}
+		for i := range m.reply.Rows {
+			if r := &m.reply.Rows[i]; !r.Job.Ended() && !n.shadow[w.job(r.Job.ID).i].there {
+				w.violate("I6", w.job(r.Job.ID), "%v refuses a job that has not ended: %+v", n, r.Job)
+			}
 		}
 		n.look()
 		n.answers(nil)
@@ -612,6 +621,9 @@ func (w *world) damage(n *node) {
 	}
 	n.last, n.floor = 0, time.Time{}
 	n.damages++
+	for _, c := range w.clients { // an older disk may not know what it has dropped
+		c.missed = c.missed[:0]
+	}
 	n.damaged = true
 	clear(n.shadow)
 	if n.backup != nil && w.rng.IntN(2) == 0 {
@@ -718,6 +730,8 @@ func (w *world) accept(m *message) {
 				w.violate("I6", nil, "%v: %v", n, err)
 			}
 			back.agreed, back.err = nil, err
+		} else if _, risen := w.floors[reply.Floor]; !risen { // whatever becomes of this disk before it rises
+			w.floors[reply.Floor] = w.damages()
 		}
 		w.send(back, n)
 	})
