@@ -48,6 +48,7 @@ type ledger struct {
 	id      map[string]string
 	pending map[string]order // keyed orders that were sent and not answered
 	faults  []string
+	why     string // the last refusal
 	refused int
 	failing bool // the disk fails: an internal error is an honest answer
 }
@@ -152,6 +153,9 @@ func (l *ledger) send(ctx context.Context, n *node, method, path, contentType st
 	}
 	res, err := n.http.Do(req)
 	if err != nil {
+		l.mu.Lock()
+		l.why = err.Error()
+		l.mu.Unlock()
 		return false
 	}
 	defer res.Body.Close()
@@ -159,6 +163,7 @@ func (l *ledger) send(ctx context.Context, n *node, method, path, contentType st
 	switch {
 	case res.StatusCode >= 500:
 		l.mu.Lock()
+		l.why = fmt.Sprintf("%s %s", res.Status, b)
 		l.refused++
 		l.mu.Unlock()
 		if res.StatusCode == http.StatusInternalServerError && !l.failing {
@@ -377,7 +382,7 @@ func (l *ledger) settle(t testing.TB, n *node) {
 		body := fmt.Sprintf(`{"data":"%s","iterations":%d}`, base64.StdEncoding.EncodeToString([]byte(o.name)), o.iterations)
 		var j api.Job
 		if !l.send(context.Background(), n, "POST", "/v1/jobs", "application/json", strings.NewReader(body), o.name, &j) {
-			t.Fatalf("%v: not accepted when repeated: %v", o, l.faults)
+			t.Fatalf("%v: not accepted when repeated: %s, %v", o, l.why, l.faults)
 		}
 		l.answered(o, j.ID)
 	}
