@@ -73,7 +73,11 @@ func (e *Engine) AcceptFloor(ctx context.Context, req FloorRequest) (FloorReply,
 		return FloorReply{}, &Refusal{RefusedRound, "your newest jobs are not here yet"}
 	}
 	floor, _ := e.store.Floor()
-	t, head, err := e.store.Promise(ctx, req.Floor)
+	upTo := req.Floor
+	if most := e.now().Add(e.cfg.Retention/4 - e.cfg.Retention); upTo.After(most) {
+		upTo = most // the longer retention holds for both, and so does the clock that is behind
+	}
+	t, head, err := e.store.Promise(ctx, upTo)
 	if err != nil {
 		return FloorReply{}, fmt.Errorf("promise a floor: %w", err)
 	}

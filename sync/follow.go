@@ -20,6 +20,12 @@ const (
 	dialTimeout  = time.Second
 	backoffMin   = 50 * time.Millisecond
 	backoffMax   = time.Second
+	// longestReply bounds one request, however alive its answer looks: what it
+	// waits for news, and a chunk over a slow line.
+	longestReply = 2 * time.Minute
+	// emptyReplies is how many answers may come at once without bringing
+	// anything before the next is asked for with a pause.
+	emptyReplies = 20
 )
 
 // wires is what Run and Handler need of the network.
@@ -65,11 +71,18 @@ func (e *Engine) target() string {
 // follow reads the peer's feed until ctx ends.
 func (e *Engine) follow(ctx context.Context) {
 	backoff := backoffMin
+	empty := 0
 	for ctx.Err() == nil {
 		if addr := e.target(); addr != "" {
+			asked, before := e.now(), e.store.Reading().Cursor
 			err := e.once(ctx, addr)
 			if err == nil {
 				backoff = backoffMin
+				if e.store.Reading().Cursor != before || e.now().Sub(asked) >= stepInterval {
+					empty = 0
+				} else if empty++; empty > emptyReplies {
+					e.pause(ctx, backoffMin)
+				}
 				continue
 			}
 			if ctx.Err() != nil {
@@ -86,6 +99,16 @@ func (e *Engine) follow(ctx context.Context) {
 		case <-ctx.Done():
 		}
 		t.Stop()
+	}
+}
+
+// pause waits for d, or until ctx ends.
+func (e *Engine) pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -154,7 +177,7 @@ func (e *Engine) failed(addr string, err error) {
 
 // fetch asks for one chunk and reads the answer.
 func (e *Engine) fetch(ctx context.Context, addr string, asked Request) (f fetched) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, longestReply)
 	defer cancel()
 	var silent atomic.Bool
 	watchdog := time.AfterFunc(e.silence(), func() { silent.Store(true); cancel() })

@@ -382,10 +382,14 @@ func (b *batchRun) commit(g *group, out []byte) []byte {
 		default:
 			o := &outcomes[next]
 			next++
-			if o.Err != nil {
-				out = b.s.appendError(out, l.line, o.Err)
-			} else {
+			written, _ := errors.AsType[*jobs.Error](o.Err)
+			switch {
+			case o.Err == nil:
 				out = appendReply(out, l.line, o)
+			case written != nil && written.Written:
+				out = b.s.appendWritten(out, l.line, o)
+			default:
+				out = b.s.appendError(out, l.line, o.Err)
 			}
 		}
 	}

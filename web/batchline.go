@@ -206,7 +206,21 @@ func (s *Server) appendError(b []byte, line int64, err error) []byte {
 	if _, told := errors.AsType[*jobs.Error](err); !told {
 		s.log.Error("a line of a batch failed", "line", line, "err", err)
 	}
-	e, err := encode(api.BatchLine{Line: line, Error: &p})
+	return appendLine(b, api.BatchLine{Line: line, Error: &p})
+}
+
+// appendWritten appends the answer to a line whose job stands, but not as
+// durable as was asked.
+func (s *Server) appendWritten(b []byte, line int64, out *jobs.Outcome) []byte {
+	p, _ := problem(out.Err)
+	return appendLine(b, api.BatchLine{
+		Line: line, ID: out.Job.ID.String(), State: string(jobs.StateOf(out.Job.Rank, false)),
+		Durability: out.Durability.String(), Existed: out.Existed, Error: &p,
+	})
+}
+
+func appendLine(b []byte, l api.BatchLine) []byte {
+	e, err := encode(l)
 	if err != nil {
 		panic("web: a problem cannot be encoded: " + err.Error())
 	}

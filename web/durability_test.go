@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -54,6 +55,14 @@ func TestAckBoth_not_reached(t *testing.T) {
 				if got := a.header.Get("Retry-After"); got != "1" {
 					t.Errorf("%s %s: Retry-After %q, want 1", call.method, call.path, got)
 				}
+			}
+			a := send(t, s, "POST", "/v1/jobs/batch?ack=both", strings.NewReader(`{"data":"eA==","iterations":5}`), "Content-Type: application/x-ndjson")
+			var line api.BatchLine
+			if err := json.Unmarshal([]byte(a.body), &line); err != nil || line.Error == nil || line.Error.Code != string(jobs.CodeUnavailable) {
+				t.Errorf("batch: got %q (%v), want a line refused as unavailable", a.body, err)
+			}
+			if line.Durability != row.want || (line.ID != "") != (row.want != "") {
+				t.Errorf("batch: durability %q of id %q, want %q with an id only if it stands", line.Durability, line.ID, row.want)
 			}
 			for _, ack := range acks {
 				if ack != jobs.AckBoth {
