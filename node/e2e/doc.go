@@ -16,4 +16,9 @@
 //	WORKMANAGER_E2E_BATCHES=4     batches of each shape in the batch loop
 //	WORKMANAGER_E2E_SEED=1        of the random choices; printed by each test that makes some
 //	WORKMANAGER_E2E_SKIP=fail     a skip is a failure
+//	WORKMANAGER_E2E_PAIR=1        the tests of a pair that take long, too
+//	WORKMANAGER_E2E_PAIR_ROUNDS=3 rounds of the pair's kill loops
+//	WORKMANAGER_E2E_TAKEOVERS=4   rounds of the take-over test
+//	WORKMANAGER_E2E_LONG=1        refills at full length
+//	WORKMANAGER_E2E_MUTED=1       nodes whose gossip is silent once they have met
 package e2e
