@@ -167,6 +167,9 @@ func TestBatch_simple_client(t *testing.T) {
 	f := &fake{spill: t.TempDir()}
 	s := serve(t, f.server(t))
 	c := raw(t, s, "POST /v1/jobs/batch HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+	if err := c.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil { // slow under the race detector
+		t.Fatal(err)
+	}
 	chunk := strings.Repeat(`{"data":"aGVsbG8=","iterations":5}`+"\n", 1000)
 	for range n / 1000 {
 		if _, err := fmt.Fprintf(c, "%x\r\n%s\r\n", len(chunk), chunk); err != nil {
