@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -14,7 +15,7 @@ var start = time.Now()
 
 // Measurement is one thing measured by [Measure].
 type Measurement struct {
-	Name       string // "baseline", "kernel" or "executor"
+	Name       string // "baseline", "kernel", "executor" or "cores"
 	Kernel     string // the kernel that does the work
 	Lanes      int    // the kernel's
 	Chains     int    // active at once
@@ -23,9 +24,14 @@ type Measurement struct {
 	// Nanoseconds of thread CPU time a hash: the median, and what 10 % and
 	// 90 % of the windows stay below.
 	Median, P10, P90 float64
-	Ratio            float64 // the baseline's median over this one
-	OfKernel         float64 // executor: its bare kernel's median over this one, 0 for all others
-	Repetitions      int
+	// Cycles a hash: the median by the clock of each window, as a chain of
+	// dependent multiplications just before and after it tells.
+	Cycles      float64
+	Ratio       float64 // the baseline's median over this one
+	OfKernel    float64 // executor: its bare kernel's median over this one, 0 for all others
+	Cores       int     // that compute at once, each on its own chains
+	OfOne       float64 // cores: how many times what one of them does alone, 0 for all others
+	Repetitions int
 }
 
 // windowSteps makes a window of about half a millisecond.
@@ -35,8 +41,8 @@ const windowSteps = 2000
 const MinRepetitions = 100
 
 // Measure times, in this order: v = sha512.Sum512(v[:]) as the baseline, every
-// available kernel with all lanes full, and the executor with jobs of 1,000 and
-// 10,000 iterations in steady state. A repetition is one window of each in
+// available kernel with all lanes full, the executor with jobs of 1,000 and
+// 10,000 iterations in steady state, and the widest kernel on all cores at once. A repetition is one window of each in
 // turn, so that a wandering clock meets all alike. Fewer than MinRepetitions
 // are raised to it. It returns an error if ctx ends first, or if any value was
 // wrong. It holds its thread, for about 5 ms a repetition.
@@ -57,8 +63,12 @@ func Measure(ctx context.Context, repetitions int) ([]Measurement, error) {
 	for _, iterations := range []uint64{1_000, 10_000} {
 		subjects = append(subjects, executorOf(d, iterations))
 	}
+	if n := runtime.GOMAXPROCS(0); n > 1 {
+		subjects = append(subjects, allCores(d.byActive[d.lanes], n))
+	}
 
-	samples := make([][]float64, len(subjects))
+	samples, cycles := make([][]float64, len(subjects)), make([][]float64, len(subjects))
+	cycle := cycleTime()
 	for range repetitions {
 		for i := range subjects {
 			if err := ctx.Err(); err != nil {
@@ -68,22 +78,32 @@ func Measure(ctx context.Context, repetitions int) ([]Measurement, error) {
 			if !right {
 				return nil, fmt.Errorf("measure kernels: %s %s gave a wrong value", subjects[i].Name, subjects[i].Kernel)
 			}
-			samples[i] = append(samples[i], float64(spent)/float64(hashes))
+			before := cycle
+			cycle = cycleTime()
+			each := float64(spent) / float64(hashes)
+			samples[i] = append(samples[i], each)
+			cycles[i] = append(cycles[i], each/((before+cycle)/2))
 		}
 	}
 
 	out := make([]Measurement, len(subjects))
 	for i, s := range samples {
 		slices.Sort(s)
+		slices.Sort(cycles[i])
 		m := subjects[i].Measurement
+		m.Cycles = cycles[i][len(s)/2]
 		m.Median, m.P10, m.P90 = s[len(s)/2], s[len(s)/10], s[len(s)*9/10]
 		m.Repetitions = repetitions
+		m.Cores = max(m.Cores, 1)
 		m.Ratio = out[0].Median / m.Median
 		if i == 0 {
 			m.Ratio = 1
 		}
 		if m.Name == "executor" {
 			m.OfKernel = out[bare[m.Kernel]].Median / m.Median
+		}
+		if m.Name == "cores" {
+			m.OfOne = out[bare[m.Kernel]].Median / m.Median
 		}
 		out[i] = m
 	}
@@ -161,4 +181,85 @@ func executorOf(d *dispatch, iterations uint64) subject {
 			return threadTime() - from, hashes, right
 		},
 	}
+}
+
+// allCores measures a kernel on n cores at once: what they compute together in
+// the CPU time that each has taken.
+func allCores(k *kernel, n int) subject {
+	one := make([]subject, n)
+	for i := range one {
+		one[i] = bareKernel(k)
+	}
+	type did struct {
+		spent  time.Duration
+		hashes uint64
+		right  bool
+	}
+	return subject{
+		Measurement: Measurement{Name: "cores", Kernel: k.name, Lanes: k.lanes, Chains: n * k.lanes, Cores: n},
+		window: func() (spent time.Duration, hashes uint64, right bool) {
+			var all sync.WaitGroup
+			all.Add(n) // all begin together
+			out := make(chan did, n)
+			for i := range n {
+				go func() {
+					runtime.LockOSThread()
+					defer runtime.UnlockOSThread()
+					all.Done()
+					all.Wait()
+					var d did
+					d.right = true
+					for range coresWindows {
+						spent, hashes, right := one[i].window()
+						d.spent, d.hashes, d.right = d.spent+spent, d.hashes+hashes, d.right && right
+					}
+					out <- d
+				}()
+			}
+			right = true
+			rate := 0.0 // hashes a nanosecond of all
+			for range n {
+				d := <-out
+				hashes += d.hashes
+				rate += float64(d.hashes) / float64(d.spent)
+				right = right && d.right
+			}
+			return time.Duration(float64(hashes) / rate), hashes, right
+		},
+	}
+}
+
+// coresWindows is how many windows cores compute beside each other: enough that
+// they begin and end at about the same time.
+const coresWindows = 8
+
+// multiplications is the length of the chain that tells the clock, about 50 us.
+const multiplications = 64_000
+
+// multiplyCycles is the latency of a 64-bit multiplication on every amd64 core
+// of the last ten years; elsewhere the cycles are a guess.
+const multiplyCycles = 3
+
+// odd keeps the compiler from knowing the factor.
+var odd uint64 = 0x9e3779b97f4a7c15
+
+// cycleTime returns the nanoseconds of one cycle of this core now.
+func cycleTime() float64 {
+	x, f := odd, odd
+	from := threadTime()
+	for range multiplications / 8 {
+		x *= f
+		x *= f
+		x *= f
+		x *= f
+		x *= f
+		x *= f
+		x *= f
+		x *= f
+	}
+	spent := threadTime() - from
+	if x == 1 { // never: an odd power; so the chain is not left out
+		odd++
+	}
+	return max(float64(spent), 1) / (multiplications * multiplyCycles)
 }

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
+	"os"
 	"runtime"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -44,12 +47,15 @@ type hashBench struct {
 type machine struct {
 	OS   string `json:"os"`
 	Arch string `json:"arch"`
-	CPUs int    `json:"cpus"`
-	Go   string `json:"go"`
+	CPU  string `json:"cpu,omitempty"` // as it names itself; a hypervisor may mask it
+	// Features are those that kernels ask for.
+	Features []string `json:"features,omitempty"`
+	CPUs     int      `json:"cpus"`
+	Go       string   `json:"go"`
 }
 
 func thisMachine() machine {
-	return machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version()}
+	return machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPU: cpuModel(), Features: hashchain.Features(), CPUs: runtime.NumCPU(), Go: runtime.Version()}
 }
 
 type hashMeasure struct {
@@ -63,6 +69,10 @@ type hashMeasure struct {
 	Rate        float64 `json:"hashes_per_second"`
 	Ratio       float64 `json:"ratio"`                     // to the baseline
 	OfKernel    float64 `json:"ratio_to_kernel,omitempty"` // of an executor, to its bare kernel
+	Cycles      float64 `json:"cycles_per_hash"`
+	Chains      int     `json:"chains"` // active at once
+	Cores       int     `json:"cores"`
+	OfOne       float64 `json:"ratio_to_one_core,omitempty"` // of several cores at once
 	Repetitions int     `json:"repetitions"`
 }
 
@@ -81,22 +91,47 @@ func (p *program) benchHash(c *cli.Context) error {
 	rows := make([][]any, len(ms))
 	for i, m := range ms {
 		h := hashMeasure{Name: m.Name, Kernel: m.Kernel, Lanes: m.Lanes, Iterations: m.Iterations, Nanoseconds: m.Median, P10: m.P10, P90: m.P90,
-			Rate: 1e9 / m.Median, Ratio: m.Ratio, OfKernel: m.OfKernel, Repetitions: m.Repetitions}
+			Rate: 1e9 / m.Median, Ratio: m.Ratio, OfKernel: m.OfKernel, Repetitions: m.Repetitions,
+			Cycles: m.Cycles, Chains: m.Chains, Cores: m.Cores, OfOne: m.OfOne}
 		out.Results = append(out.Results, h)
 		of := ""
 		if m.OfKernel > 0 {
-			of = fmt.Sprintf("%.1f%%", 100*m.OfKernel)
+			of = fmt.Sprintf("%.1f%% of its kernel", 100*m.OfKernel)
+		}
+		if m.OfOne > 0 {
+			of = fmt.Sprintf("%.2fx one core", m.OfOne)
 		}
 		iterations := ""
 		if m.Iterations > 0 {
 			iterations = fmt.Sprint(m.Iterations)
 		}
-		rows[i] = []any{m.Name, m.Kernel, m.Lanes, iterations, fmt.Sprintf("%.1f", m.Median), fmt.Sprintf("%.1f-%.1f", m.P10, m.P90), number(h.Rate), fmt.Sprintf("%.2fx", m.Ratio), of}
+		rows[i] = []any{m.Name, m.Kernel, m.Chains, iterations, fmt.Sprintf("%.1f", m.Median), fmt.Sprintf("%.1f-%.1f", m.P10, m.P90), fmt.Sprintf("%.0f", m.Cycles),
+			number(h.Rate), fmt.Sprintf("%.2fx", m.Ratio), of}
 	}
 	if f := format(c); f != formatTable {
 		return p.printJSON(f, out)
 	}
 	mc := out.Machine
 	fmt.Fprintf(p.stdout, "%s/%s, %d CPUs, %s; workmanager bench hash --repetitions %d\n", mc.OS, mc.Arch, mc.CPUs, mc.Go, ms[0].Repetitions)
-	return p.printTable([]string{"WHAT", "KERNEL", "LANES", "ITERATIONS", "NS/HASH", "P10-P90", "HASH/S", "RATIO", "OF KERNEL"}, rows)
+	fmt.Fprintf(p.stdout, "%s; features: %s\n", cmp.Or(mc.CPU, "CPU unknown"), cmp.Or(strings.Join(mc.Features, " "), "none that a kernel asks for"))
+	for _, k := range hashchain.Kernels() {
+		if !k.Available {
+			fmt.Fprintf(p.stdout, "not measured: %s, %d lanes: this machine cannot run it\n", k.Name, k.Lanes)
+		}
+	}
+	return p.printTable([]string{"WHAT", "KERNEL", "CHAINS", "ITERATIONS", "NS/HASH", "P10-P90", "CYCLES", "HASH/S", "RATIO", ""}, rows)
+}
+
+// cpuModel returns what the system calls the processor, "" if it does not say.
+func cpuModel() string {
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
 }

@@ -20,6 +20,9 @@ func main() {
 	switch which {
 	case "avx512":
 		err = emitAVX512()
+	case "single":
+		emitSingle(false)
+		emitSingle(true)
 	case "avx2":
 		emitAVX2()
 	default:

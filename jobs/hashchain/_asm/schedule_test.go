@@ -63,3 +63,17 @@ func TestSchedule(t *testing.T) {
 		}
 	}
 }
+
+// TestPermuted: another order of the operands with its own truth table is the
+// same function.
+func TestPermuted(t *testing.T) {
+	in := []uint64{0xf0f0, 0xcccc, 0xaaaa}
+	for _, table := range []uint8{tableXor, tableCh, tableMaj, 0x1b} {
+		for _, order := range [][]int{{0, 1, 2}, {1, 0, 2}, {2, 0, 1}} {
+			want := truth(table, in[0], in[1], in[2])
+			if got := truth(permuted(table, order), in[order[0]], in[order[1]], in[order[2]]); got != want {
+				t.Errorf("table %#x, order %v: %#x, want %#x", table, order, got, want)
+			}
+		}
+	}
+}
