@@ -5,6 +5,7 @@ import (
 	"crypto/sha512"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 )
@@ -215,6 +216,11 @@ func TestMeasure(t *testing.T) {
 			m.Name, m.Kernel, m.Chains, m.Iterations, m.Median, m.P10, m.P90, m.Ratio, m.OfKernel)
 	}
 	n := len(names)
+	if runtime.GOMAXPROCS(0) > 1 { // then all cores are measured too, at the end
+		if n--; names[n] != "cores 0" {
+			t.Errorf("measured %v, want all cores last", names)
+		}
+	}
 	if n < 4 || names[0] != "baseline 0" || names[1] != "kernel 0" || names[n-2] != "executor 1000" || names[n-1] != "executor 10000" {
 		t.Errorf("measured %v, want the baseline, the kernels and two executors", names)
 	}
