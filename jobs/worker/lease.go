@@ -122,6 +122,7 @@ func (w *worker) add(leases []jobs.Lease) {
 	}
 	var block []held // few enough that one long chain does not keep many others
 	var bad []entry
+	now := w.cfg.Now()
 	w.mu.Lock()
 	w.idleFrom = time.Time{}
 	for i, l := range leases {
@@ -130,7 +131,7 @@ func (w *worker) add(leases []jobs.Lease) {
 		}
 		h := &block[0]
 		block = block[1:]
-		*h = held{lease: l, at: len(w.all), reached: l.Start}
+		*h = held{lease: l, since: now, at: len(w.all), reached: l.Start}
 		w.all = append(w.all, h)
 		if l.Start.Done < 1 || l.Start.Done > l.Iterations {
 			// No value can be right from there, and a second try would begin

@@ -93,12 +93,18 @@ func (w *worker) collect(ended []entry) []entry {
 	return ended
 }
 
-// heartbeat appends to beats the progress of every lease that has not ended.
+// heartbeat appends to beats the progress of every lease that has not ended,
+// but of those that are younger than a heartbeat and whose work is small or not
+// begun: of tiny jobs that is nearly all.
 func (w *worker) heartbeat(beats []entry) []entry {
+	now := w.cfg.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, h := range w.all {
 		c := h.core
+		if now.Sub(h.since) < w.cfg.HeartbeatInterval && (c == nil || h.lease.Iterations-h.lease.Start.Done <= smallSteps) {
+			continue
+		}
 		if c != nil {
 			c.mu.Lock()
 		}

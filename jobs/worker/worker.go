@@ -73,6 +73,9 @@ const (
 	// ahead is how far in advance leases are taken. A job leased ahead is one
 	// that another worker cannot take, so it is short.
 	ahead = time.Second
+	// smallSteps is the work that need not be reported on its way: losing it costs
+	// next to nothing.
+	smallSteps = 1 << 16
 	// roomInterval is how often a worker that has enough looks again.
 	roomInterval = ahead / 10
 	// leaseWait is how long a Lease call may wait for the first job.
@@ -127,6 +130,7 @@ func Run(ctx context.Context, cfg Config, src Source) error {
 // held is one lease and what has become of it.
 type held struct {
 	lease jobs.Lease
+	since time.Time // when the lease came
 	at    int // its place in worker.all, -1 when it is there no more; guarded by worker.mu
 
 	// core is nil while the lease waits in worker.ready; guarded by worker.mu.
