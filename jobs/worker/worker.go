@@ -131,7 +131,7 @@ func Run(ctx context.Context, cfg Config, src Source) error {
 type held struct {
 	lease jobs.Lease
 	since time.Time // when the lease came
-	at    int // its place in worker.all, -1 when it is there no more; guarded by worker.mu
+	at    int       // its place in worker.all, -1 when it is there no more; guarded by worker.mu
 
 	// core is nil while the lease waits in worker.ready; guarded by worker.mu.
 	core *core
