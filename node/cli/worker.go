@@ -10,10 +10,12 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"workmanager/ec2"
 	"workmanager/jobs/hashchain"
 	"workmanager/jobs/worker"
 	"workmanager/node"
@@ -47,6 +49,7 @@ func (p *program) workerCommand() *cli.Command {
 			&cli.IntFlag{Name: "lanes", Usage: "`N` chains that a core advances together", DefaultText: "as many as its kernels want"},
 			&cli.DurationFlag{Name: "idle-timeout", Usage: "end after `DURATION` without a job", DefaultText: "never"},
 			&cli.DurationFlag{Name: "cutoff-timeout", Usage: "end, with exit code 5, after `DURATION` without an answer of any node; 0 is never", Value: 10 * time.Minute},
+			&cli.BoolFlag{Name: "spot-notice", Usage: "end in time when this EC2 Spot instance is taken away; without it where the instance metadata service answers at the start", DisableDefaultText: true},
 			&cli.GenericFlag{Name: "log-format", Usage: "`FORMAT`: auto, text, json; auto is text on a terminal", Value: &choice{"auto", []string{"auto", "text", "json"}}, Category: groupLog},
 			&cli.GenericFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn, error", Value: &choice{"info", []string{"debug", "info", "warn", "error"}}, Category: groupLog},
 		},
@@ -72,7 +75,33 @@ func (p *program) worker(c *cli.Context) error {
 	// A thread that computes holds its place for a chunk: others have their own.
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + talkThreads)
 	log.Info("worker runs", "worker", cfg.Name, "instance", cfg.Instance, "cores", cfg.Cores, "nodes", strings.Join(cl.URLs, " "))
-	return p.compute(c.Context, log, cfg, cl)
+	ctx, stop := context.WithCancel(c.Context)
+	defer stop()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer stop()
+	watching.Go(func() { heed(ctx, log, ec2.NewNotices(0), c.Bool("spot-notice"), stop) })
+	return p.compute(ctx, log, cfg, cl)
+}
+
+// notices tells of the end of the machine that the worker is on.
+type notices interface {
+	Available(ctx context.Context) bool
+	Wait(ctx context.Context) (ec2.Interruption, error)
+}
+
+// heed calls drain when the machine is to be taken away. Unless it is asked to
+// it does not wait for a service that is not there.
+func heed(ctx context.Context, log *slog.Logger, n notices, asked bool, drain func()) {
+	if !asked && !n.Available(ctx) {
+		return
+	}
+	i, err := n.Wait(ctx)
+	if err != nil {
+		return // the worker ends
+	}
+	log.Info("Spot notice: the worker ends", "action", i.Action, "at", i.Time)
+	drain()
 }
 
 // compute runs the worker to its end.

@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -267,6 +270,42 @@ func TestWorker_drain(t *testing.T) {
 	idle := launch(t, "an idle worker", binary, "worker", "--node", p.b.url(""), "--idle-timeout", "300ms", "--cores", "1")
 	if code := idle.wait(downTimeout); code != 0 {
 		t.Errorf("an idle worker: exit code %d, want 0", code)
+	}
+}
+
+// The notice that a Spot instance is taken away ends its worker as SIGTERM does.
+func TestWorker_spot_notice(t *testing.T) {
+	n := start(t, t.TempDir(), nil, "--workers", "0")
+	var notice atomic.Bool
+	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodPut:
+			w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
+			fmt.Fprint(w, "a token")
+		case r.URL.Path == "/latest/meta-data/instance-id":
+			fmt.Fprint(w, "i-0123456789abcdef0")
+		case r.URL.Path == "/latest/meta-data/spot/instance-action" && notice.Load():
+			fmt.Fprint(w, `{"action":"terminate","time":"2026-11-26T08:22:00Z"}`)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer metadata.Close()
+	w := launchBy(t, func(c *exec.Cmd) error {
+		c.Env = append(c.Env, "AWS_EC2_METADATA_SERVICE_ENDPOINT="+metadata.URL)
+		return c.Start()
+	}, "worker", binary, "worker", "--name", "w1", "--cores", "1", "--node", n.url(""), "--log-format", "text")
+	id := n.enqueue("a chain without an end", endless)
+	before := n.progress(15*time.Second, id, "w1", 1)
+	notice.Store(true)
+	if code := w.wait(10 * time.Second); code != 0 {
+		t.Errorf("exit code %d after a notice, want 0", code)
+	}
+	if !strings.Contains(w.log.String(), "Spot notice") {
+		t.Errorf("its log does not say why: %s", w.log.String())
+	}
+	if j := n.job(id); j.State != "queued" || j.Done <= before.Done {
+		t.Errorf("the job is %s at %d iterations, want queued beyond %d", j.State, j.Done, before.Done)
 	}
 }
 
