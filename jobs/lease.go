@@ -4,9 +4,24 @@ import "time"
 
 // Worker is who asks for leases and reports on them.
 type Worker struct {
-	Name  string  // unique among the live workers
-	Cores int     // how many cores compute
-	Rate  float64 // iterations a second over all its cores, as measured; 0 unknown
+	Name string
+	// Instance is one process elsewhere, by chance: two of one name share no
+	// leases. It is "" for a worker in the node's own process, whose leases live
+	// as long as the node does.
+	Instance string
+	Cores    int     // how many cores compute
+	Lanes    int     // chains that each of them advances together; 0 unknown
+	Rate     float64 // iterations a second over all its cores, as measured; 0 unknown
+	Kernel   string  // what computes when all lanes are full; "" unknown
+	Version  string  // "" unknown
+}
+
+// Key names the worker among all that live: a lease is held by a key.
+func (w Worker) Key() string {
+	if w.Instance == "" {
+		return w.Name
+	}
+	return w.Name + "/" + w.Instance
 }
 
 // Capacity is what a worker can take now.

@@ -81,7 +81,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	}
 	watcher.queue, watcher.pair = n.queue, n.pair
 	n.api = web.New(web.Config{
-		Queue: n.queue, Reader: n.queue,
+		Queue: n.queue, Reader: n.queue, Leaser: n.queue,
 		Status: &status{cfg: cfg, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now},
 		NewID:  n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
 	})

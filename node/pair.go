@@ -33,10 +33,10 @@ func (q *Queue) Load() peersync.Load {
 	defer q.mu.Unlock()
 	l := peersync.Load{Leased: int64(q.table.Leased()), Remaining: mine.Remaining}
 	l.Waiting = max(mine.Open-l.Leased, 0)
-	for name, s := range q.workers {
+	for key, s := range q.workers {
 		cores := int64(max(s.worker.Cores, 1))
 		l.Workers += cores
-		l.FreeLanes += max(cores-int64(q.table.LeasesOf(name)), 0)
+		l.FreeLanes += max(cores-int64(q.table.LeasesOf(key)), 0)
 	}
 	return l
 }
@@ -68,6 +68,7 @@ func (q *Queue) Arrived(changed []jobs.Changed) {
 			}
 		case j.Home == q.node:
 			if q.table.Has(j.ID) {
+				q.table.Further(*j)
 				continue
 			}
 			if !q.window.takes(int(j.Priority), q.table.Waiting()) {
@@ -207,7 +208,7 @@ func (e *early) has(id jobs.ID) bool {
 
 // hungry reports whether a worker waits and nothing is here for it; mu is held.
 func (q *Queue) hungry() bool {
-	return q.wake != nil && q.table.Waiting() == 0 && !q.window.behind
+	return q.waiters > 0 && q.table.Waiting() == 0 && !q.window.behind
 }
 
 // shareWithDead takes over a few jobs of a dead peer although there is work

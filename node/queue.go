@@ -14,13 +14,24 @@ import (
 	peersync "workmanager/sync"
 )
 
-// workerGone is how long a worker that says nothing counts as alive.
-const workerGone = 15 * time.Second
+const (
+	// workerGone is how long a worker that says nothing counts as alive.
+	workerGone = 15 * time.Second
+	// leaseTTL is how long a worker elsewhere may say nothing before its leases
+	// end: a few of its heartbeats. A worker in this process has no such bound.
+	leaseTTL = 7 * time.Second
+	// maxWorkers bounds the workers known at once, about 300 bytes each.
+	maxWorkers = 10_000
+	// slept is the time between two steps from which on this process was not
+	// there to hear of its workers.
+	slept = 2 * time.Second
+)
 
 // Queue is the store and the leases as one: what clients enqueue, workers
 // lease, and both ask. It is safe for concurrent use.
 type Queue struct {
 	node       string
+	advertise  string // where the API is, host:port; "" or without a host if that is not known
 	store      *store.Store
 	now        func() time.Time
 	log        *slog.Logger
@@ -41,8 +52,10 @@ type Queue struct {
 
 	mu      sync.Mutex // guards the rest; never held over a call of the store
 	table   *lease.Table
-	workers map[string]*seen
-	wake    chan struct{} // closed when a job becomes available, nil if nobody waits
+	workers map[string]*seen // by their keys
+	wake    chan struct{}    // closed when a job becomes available, nil if nobody waits
+	waiters int              // calls that wait for it
+	stepped time.Time        // the last step
 	window  window
 	early   early
 	barred  bool // no lease yet: the peer's jobs are not here
@@ -59,7 +72,7 @@ type seen struct {
 // newQueue returns a queue over s. The window is filled by the first steps.
 func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger, c *cache) *Queue {
 	q := &Queue{
-		node: cfg.Name, store: s, now: now, log: log, cache: c, checkpoint: cfg.CheckpointInterval,
+		node: cfg.Name, advertise: cfg.Advertise, store: s, now: now, log: log, cache: c, checkpoint: cfg.CheckpointInterval,
 		stopping: make(chan struct{}), refill: make(chan struct{}, 1),
 		table: lease.New(s.Boot()), workers: map[string]*seen{},
 		window: newWindow(maxWindow, windowPage),
@@ -139,9 +152,12 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 		timeout = t.C
 	}
 	for {
+		if err := q.admit(w); err != nil {
+			return nil, err
+		}
 		leases, more := q.grant(w, c)
 		if len(leases) > 0 {
-			return leases, nil
+			return q.received(ctx, w, leases), nil
 		}
 		if taken, err := q.takeOver(ctx, c); err != nil {
 			return nil, err
@@ -151,16 +167,29 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 		if c.Wait <= 0 {
 			return nil, nil
 		}
+		q.waits(1)
+		over := false
 		select {
 		case <-more:
 		case <-timeout:
-			return nil, nil
+			over = true
 		case <-ctx.Done():
-			return nil, nil
+			over = true
 		case <-q.stopping:
+			over = true
+		}
+		q.waits(-1)
+		if over {
 			return nil, nil
 		}
 	}
+}
+
+// waits counts the calls that wait for a job.
+func (q *Queue) waits(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiters += n
 }
 
 // grant gives what there is, and the channel that tells of more.
@@ -172,7 +201,7 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 	if q.barred {
 		c.Jobs = 0
 	}
-	leases := q.table.Grant(now, w.Name, c, 0) // in this process: the lease lives as long as the worker
+	leases := q.table.Grant(now, w.Key(), c, ttlOf(w))
 	if q.window.behind && q.table.Waiting() < q.window.size/2 {
 		q.wantPage()
 	}
@@ -186,11 +215,11 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 }
 
 func (q *Queue) saw(now time.Time, w jobs.Worker) {
-	if s := q.workers[w.Name]; s != nil {
+	if s := q.workers[w.Key()]; s != nil {
 		s.worker, s.at = w, now
 		return
 	}
-	q.workers[w.Name] = &seen{worker: w, at: now}
+	q.workers[w.Key()] = &seen{worker: w, at: now}
 }
 
 // wantPage asks the loop to fill the window.
@@ -205,10 +234,14 @@ func (q *Queue) wantPage() {
 // what the store says of that.
 func (q *Queue) step(ctx context.Context, now time.Time) error {
 	q.mu.Lock()
+	if !q.stepped.IsZero() && now.Sub(q.stepped) > slept {
+		q.table.Pardon(now)
+	}
+	q.stepped = now
 	lost := q.table.Expire(now)
-	for name, s := range q.workers {
-		if now.Sub(s.at) > workerGone && q.table.LeasesOf(name) == 0 {
-			delete(q.workers, name)
+	for key, s := range q.workers {
+		if now.Sub(s.at) > workerGone && q.table.LeasesOf(key) == 0 {
+			delete(q.workers, key)
 		}
 	}
 	q.available(len(lost))

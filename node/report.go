@@ -12,8 +12,18 @@ import (
 // value is taken from anyone at any time; whether a lease stands decides only
 // who may fail a job, renew a lease or hand it back.
 func (q *Queue) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error) {
+	if err := q.admit(w); err != nil {
+		return nil, err
+	}
+	elsewhere, err := q.adopt(ctx, w, batch)
+	if err != nil {
+		return nil, err
+	}
 	verdicts := make([]jobs.Verdict, len(batch))
 	facts, of := q.take(w, batch, verdicts)
+	for i, v := range elsewhere {
+		verdicts[i] = v
+	}
 	if len(facts) == 0 {
 		return verdicts, nil
 	}

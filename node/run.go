@@ -292,6 +292,6 @@ func (n *Node) compute(ctx context.Context) error {
 		return nil
 	}
 	return worker.Run(ctx, worker.Config{
-		Name: n.cfg.Name, Cores: cores, HeartbeatInterval: heartbeat, Nice: true, Log: n.log, Now: n.now,
+		Name: n.cfg.Name, Version: Version(), Cores: cores, HeartbeatInterval: heartbeat, Nice: true, Log: n.log, Now: n.now,
 	}, n.queue)
 }

@@ -161,16 +161,20 @@ func (q *Queue) oldestWaiting() (time.Time, bool) {
 }
 
 // leases returns how many leases there are, the iterations done under them that
-// are not yet durable, and the live workers by name.
+// are not yet durable, and the live workers by name and instance.
 func (q *Queue) leases() (int, jobs.Work, []api.WorkerStatus) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	list := make([]api.WorkerStatus, 0, len(q.workers))
-	for name, s := range q.workers {
+	for key, s := range q.workers {
+		w := &s.worker
 		list = append(list, api.WorkerStatus{
-			Name: name, Cores: max(s.worker.Cores, 1), Leases: q.table.LeasesOf(name), Rate: s.worker.Rate, SeenAt: s.at.UTC(),
+			Name: w.Name, Instance: w.Instance, Cores: max(w.Cores, 1), Lanes: w.Lanes, Leases: q.table.LeasesOf(key),
+			Rate: w.Rate, Kernel: w.Kernel, Version: w.Version, SeenAt: s.at.UTC(),
 		})
 	}
-	slices.SortFunc(list, func(a, b api.WorkerStatus) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(list, func(a, b api.WorkerStatus) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Instance, b.Instance))
+	})
 	return q.table.Leased(), q.table.Unsaved(), list
 }

@@ -1,9 +1,14 @@
 package web
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"workmanager/jobs"
 )
@@ -47,6 +52,74 @@ func handle[Req, Resp any, P interface {
 		}
 		return s.reply(w, r, &resp)
 	})
+}
+
+// handleJSON is handle for a request that is one JSON object of at most max
+// bytes, in the body.
+func handleJSON[Req, Resp any](s *Server, max int64, f func(context.Context, Req) (Resp, error)) http.Handler {
+	return s.serve(func(w http.ResponseWriter, r *http.Request) error {
+		var req Req
+		if err := s.decode(w, r, max, &req); err != nil {
+			return err
+		}
+		if err := check("body", &req); err != nil {
+			return err
+		}
+		resp, err := f(r.Context(), req)
+		if err != nil {
+			return err
+		}
+		return s.reply(w, r, &resp)
+	})
+}
+
+// decode reads a body of one JSON object, and nothing else, into v.
+func (s *Server) decode(w http.ResponseWriter, r *http.Request, max int64, v any) error {
+	if err := checkEncoding(r); err != nil {
+		return err
+	}
+	if f, _, err := formOf(contentType(r)); err != nil {
+		return err
+	} else if f != formJSON {
+		return jobs.Errorf(jobs.CodeUnsupported, "the body must be JSON, with Content-Type: application/json")
+	}
+	b, err := s.newBody(w, r, max)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	text, err := io.ReadAll(b)
+	if err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return badJSON(err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return jobs.Errorf(jobs.CodeMalformed, "this is no JSON object: something follows it")
+	}
+	return nil
+}
+
+// badJSON says what is wrong with a body in words that name no Go type.
+func badJSON(err error) error {
+	if te, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		name := te.Field
+		if name == "" {
+			return jobs.Errorf(jobs.CodeMalformed, "this is no JSON object but a JSON %s", te.Value)
+		}
+		kind, want := wanted(te.Type)
+		if kind == "type_error.integer" {
+			want = "a whole number of the range"
+		}
+		return jobs.Invalid("body", name, kind, "a JSON %s is not %s", clip(te.Value), want)
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok { // the one error without a type
+		return jobs.Invalid("body", clip(strings.Trim(name, `"`)), "value_error.extra", "no such field")
+	}
+	return jobs.Errorf(jobs.CodeMalformed, "this is no JSON object: %s", clip(strings.TrimPrefix(err.Error(), "json: ")))
 }
 
 // none is a request without parameters.

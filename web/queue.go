@@ -38,6 +38,15 @@ type Reader interface {
 	Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results, error)
 }
 
+// Leaser is what workers in other processes need. Both methods are those of
+// worker.Source, and safe for concurrent use.
+type Leaser interface {
+	Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error)
+	Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error)
+	// Nodes returns the URLs of both nodes, as far as they are known.
+	Nodes() []string
+}
+
 // StatusReporter tells how the node is. It answers in well under a
 // millisecond, however many jobs there are.
 type StatusReporter interface {

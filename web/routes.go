@@ -33,6 +33,10 @@ func (s *Server) table() []route {
 		{"GET /v1/fleet", handle(s, s.fleet)},
 		{"GET /v1/events", s.serve(s.eventStream)},
 
+		// For our own processes.
+		{"POST /worker/lease", handleJSON(s, maxLeaseBody, s.lease)},
+		{"POST /worker/report", handleJSON(s, maxReportBody, s.report)},
+
 		{"GET /healthz", handle(s, s.healthz)},
 		{"GET /readyz", handle(s, s.readyz)},
 		{"GET /metrics", s.metrics()},

@@ -18,6 +18,7 @@ import (
 type Config struct {
 	Queue  Queue
 	Reader Reader
+	Leaser Leaser
 	Status StatusReporter
 	// NewID makes the ID of a new job: a fresh one for the key "", and always
 	// the same one for any other key.

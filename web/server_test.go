@@ -198,6 +198,8 @@ type fake struct {
 	pull    func(top int) ([]jobs.Result, error)
 	results func(ctx context.Context, q jobs.ResultsQuery) (jobs.Results, error)
 	status  func() (api.Status, error)
+	lease   func(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error)
+	report  func(w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error)
 	log     *slog.Logger
 	limits  func(*jobs.Limits)
 	spill   string
@@ -239,6 +241,14 @@ func (f *fake) Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results, 
 	return f.results(ctx, q)
 }
 
+func (f *fake) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error) {
+	return f.lease(ctx, w, c)
+}
+func (f *fake) Report(_ context.Context, w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error) {
+	return f.report(w, batch)
+}
+func (f *fake) Nodes() []string { return nil }
+
 // server returns a Server over f.
 func (f *fake) server(t testing.TB) *web.Server {
 	limits := jobs.DefaultLimits()
@@ -255,7 +265,7 @@ func (f *fake) server(t testing.TB) *web.Server {
 	var mu sync.Mutex
 	n := uint64(0)
 	return web.New(web.Config{
-		Queue: f, Reader: f, Status: f, Limits: limits, SpillDir: f.spill, Log: log,
+		Queue: f, Reader: f, Leaser: f, Status: f, Limits: limits, SpillDir: f.spill, Log: log,
 		NewID: func(key string) (jobs.ID, error) {
 			if key != "" {
 				return jobs.KeyID("", "", key), nil

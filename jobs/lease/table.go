@@ -31,7 +31,7 @@ type entry struct {
 	at int // index in the queue, while waiting
 
 	holder   string
-	fence    uint64
+	fence    jobs.Fence
 	ttl      time.Duration // 0: no deadline
 	deadline time.Time
 	progress jobs.Progress // as last reported under this lease
@@ -104,21 +104,58 @@ func (t *Table) Grant(now time.Time, worker string, c jobs.Capacity, ttl time.Du
 		}
 		sum += need
 		heap.Pop(&t.waiting)
-		t.hold(now, e, worker, ttl)
+		t.fence++
+		t.hold(now, e, worker, ttl, jobs.Fence{Boot: t.boot, N: t.fence})
 		leases = append(leases, jobs.Lease{
-			LeaseRef: jobs.LeaseRef{ID: e.id, Fence: jobs.Fence{Boot: t.boot, N: e.fence}},
+			LeaseRef: jobs.LeaseRef{ID: e.id, Fence: e.fence},
 			V1:       e.v1, Iterations: e.iterations, Start: e.start, TTL: ttl,
 		})
 	}
 	return leases
 }
 
-func (t *Table) hold(now time.Time, e *entry, worker string, ttl time.Duration) {
+// Adopt gives a waiting job to the worker under the fence that it has already,
+// of a boot whose leases are void: so its work goes on. It returns false, and
+// changes nothing, if the job does not wait.
+func (t *Table) Adopt(now time.Time, ref jobs.LeaseRef, worker string, ttl time.Duration) bool {
+	e := t.entries[ref.ID]
+	if e == nil || e.holder != "" {
+		return false
+	}
+	heap.Remove(&t.waiting, e.at)
+	t.hold(now, e, worker, ttl, ref.Fence)
+	return true
+}
+
+// Further takes in the checkpoint of a job's row, if it is further than what
+// the table knows: it was reported to the other node.
+func (t *Table) Further(j jobs.Job) {
+	e := t.entries[j.ID]
+	if e == nil || j.Ended() || j.V1 != e.v1 || j.Checkpoint.Done >= e.iterations {
+		return
+	}
+	if e.holder == "" && j.Checkpoint.Done > e.start.Done {
+		e.start, e.durable = j.Checkpoint, j.Checkpoint.Done
+	} else if e.holder != "" && j.Checkpoint.Done > e.progress.Done {
+		e.progress, e.durable = j.Checkpoint, j.Checkpoint.Done
+	}
+}
+
+// Pardon pushes the deadlines of all leases out, as if each had been renewed
+// at now: for when nobody could have renewed one, since this process slept.
+func (t *Table) Pardon(now time.Time) {
+	for _, held := range t.holders {
+		for _, e := range held {
+			e.deadline = now.Add(e.ttl)
+		}
+	}
+}
+
+func (t *Table) hold(now time.Time, e *entry, worker string, ttl time.Duration, fence jobs.Fence) {
 	if e.holder != "" {
 		panic(fmt.Sprintf("lease: J4: job %s has two holders, %s and %s", e.id, e.holder, worker))
 	}
-	t.fence++
-	e.holder, e.fence, e.ttl = worker, t.fence, ttl
+	e.holder, e.fence, e.ttl = worker, fence, ttl
 	e.deadline, e.progress, e.rate, e.saved = now.Add(ttl), e.start, 0, now
 	e.attempts++
 	if t.holders[worker] == nil {
@@ -130,7 +167,7 @@ func (t *Table) hold(now time.Time, e *entry, worker string, ttl time.Duration) 
 // held returns the entry of a lease that stands: same job, same fence.
 func (t *Table) held(ref jobs.LeaseRef) *entry {
 	e := t.entries[ref.ID]
-	if e == nil || e.holder == "" || ref.Fence.Boot != t.boot || ref.Fence.N != e.fence {
+	if e == nil || e.holder == "" || ref.Fence != e.fence {
 		return nil
 	}
 	return e

@@ -39,6 +39,34 @@ func (s *Store) TakeOver(ctx context.Context, from string, c jobs.Capacity) ([]j
 	return taken, nil
 }
 
+// TakeOverJobs makes this node the home of those of the jobs that are open and
+// at home there, and returns them as they stand.
+func (s *Store) TakeOverJobs(ctx context.Context, ids []jobs.ID, from string) ([]jobs.Job, error) {
+	var taken []jobs.Job
+	err := s.write(ctx, len(ids), func(w *writer) error {
+		taken = nil
+		for _, id := range ids {
+			r, _, changed, err := w.change(id, func(j jobs.Job) (jobs.Job, bool) {
+				if j.Ended() || j.Home != from {
+					return j, false
+				}
+				return j.Rehome(w.s.opt.Node)
+			})
+			if err != nil {
+				return err
+			}
+			if changed {
+				taken = append(taken, r.job)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return taken, nil
+}
+
 // openOf returns up to limit open rows of a home in the order of their lease.
 func (w *writer) openOf(home string, limit int) ([]row, error) {
 	var found []row

@@ -13,15 +13,20 @@ import (
 const maxHasty = 10
 
 // leaseLoop takes leases whenever there is room for them. It returns when ctx
-// is done or the worker has been idle for too long.
-func (w *worker) leaseLoop(ctx context.Context) {
+// is done, the worker has been idle for too long, or, with ErrCutOff, without
+// an answer for too long.
+func (w *worker) leaseLoop(ctx context.Context) error {
 	retry := backoff{rand: w.leaseRand}
 	hasty := 0 // calls in a row that brought nothing and did not wait
 	for ctx.Err() == nil {
 		capacity, room, idle := w.capacity(w.cfg.Now())
 		if idle {
 			w.log.Info("idle for too long")
-			return
+			return nil
+		}
+		if w.cutOff() {
+			w.log.Warn("cut off for too long", "timeout", w.cfg.CutoffTimeout)
+			return ErrCutOff
 		}
 		if !room {
 			w.pause(ctx, roomInterval)
@@ -33,6 +38,7 @@ func (w *worker) leaseLoop(ctx context.Context) {
 		w.add(leases)
 		switch {
 		case err == nil:
+			w.heard(true)
 			if retry.worked() {
 				w.log.Info("leasing works again")
 			}
@@ -42,12 +48,14 @@ func (w *worker) leaseLoop(ctx context.Context) {
 				sleep(ctx.Done(), minRetry)
 			}
 		case ctx.Err() == nil:
+			w.heard(false)
 			if retry.failed() {
 				w.log.Warn("leasing failed, trying again", "err", err)
 			}
 			sleep(ctx.Done(), retry.next())
 		}
 	}
+	return nil
 }
 
 // pause waits until there may be room for leases, at most d.
@@ -114,6 +122,7 @@ func (w *worker) add(leases []jobs.Lease) {
 	}
 	var block []held // few enough that one long chain does not keep many others
 	var bad []entry
+	now := w.cfg.Now()
 	w.mu.Lock()
 	w.idleFrom = time.Time{}
 	for i, l := range leases {
@@ -122,7 +131,7 @@ func (w *worker) add(leases []jobs.Lease) {
 		}
 		h := &block[0]
 		block = block[1:]
-		*h = held{lease: l, at: len(w.all), reached: l.Start}
+		*h = held{lease: l, since: now, at: len(w.all), reached: l.Start}
 		w.all = append(w.all, h)
 		if l.Start.Done < 1 || l.Start.Done > l.Iterations {
 			// No value can be right from there, and a second try would begin

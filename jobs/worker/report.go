@@ -54,7 +54,11 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 		n := min(maxReport, len(beats))
 		m := min(maxReport-n, len(ended))
 		batch = append(append(batch[:0], beats[:n]...), ended[:m]...)
-		if err := w.report(ctx, batch); err != nil {
+		most := reportTimeout
+		if draining {
+			most = drainTimeout / 2 // a second try is in it
+		}
+		if err := w.report(ctx, batch, most); err != nil {
 			if ctx.Err() == nil && retry.failed() {
 				w.log.Warn("reporting failed, trying again", "err", err)
 			}
@@ -89,12 +93,18 @@ func (w *worker) collect(ended []entry) []entry {
 	return ended
 }
 
-// heartbeat appends to beats the progress of every lease that has not ended.
+// heartbeat appends to beats the progress of every lease that has not ended,
+// but of those that are younger than a heartbeat and whose work is small or not
+// begun: of tiny jobs that is nearly all.
 func (w *worker) heartbeat(beats []entry) []entry {
+	now := w.cfg.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, h := range w.all {
 		c := h.core
+		if now.Sub(h.since) < w.cfg.HeartbeatInterval && (c == nil || h.lease.Iterations-h.lease.Start.Done <= smallSteps) {
+			continue
+		}
 		if c != nil {
 			c.mu.Lock()
 		}
@@ -108,17 +118,18 @@ func (w *worker) heartbeat(beats []entry) []entry {
 	return beats
 }
 
-// report makes one call and acts on the verdicts. After an error nothing has
+// report makes one call, of no more than most, and acts on the verdicts. After an error nothing has
 // changed, and all of batch may be reported again.
-func (w *worker) report(ctx context.Context, batch []entry) error {
+func (w *worker) report(ctx context.Context, batch []entry, most time.Duration) error {
 	reports := make([]jobs.Report, len(batch))
 	for i, e := range batch {
 		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, V1: e.held.lease.V1, Iterations: e.held.lease.Iterations, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err}
 	}
-	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	verdicts, err := w.src.Report(ctx, w.who(), reports)
 	if err != nil {
+		w.heard(false)
 		return err
 	}
 	if len(verdicts) != len(reports) {
@@ -127,6 +138,7 @@ func (w *worker) report(ctx context.Context, batch []entry) error {
 
 	now := w.cfg.Now()
 	w.mu.Lock()
+	w.answered, w.failing = now, false
 	for i, e := range batch {
 		if e.kind != jobs.ReportProgress {
 			w.remove(e.held)

@@ -10,12 +10,16 @@
 // or dropped because the Source said it is lost or withdrawn. A report that
 // did not arrive is made again, so a Source may see one twice.
 //
+// A worker that is cut off from its Source computes what it has and keeps what
+// it has reached in memory, within a bound, until the Source has taken it.
+//
 // The package promises no order among jobs beyond that of their leases, and it
 // keeps nothing on disk: a killed worker's leases expire at their home.
 package worker
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
@@ -29,15 +33,23 @@ import (
 
 // Config says how a worker works. The zero value uses all of the machine.
 type Config struct {
-	Name  string // unique among the live workers
-	Cores int    // goroutines that compute; 0: one a CPU
-	Lanes int    // chains a core advances together; 0: as many as its kernels want
+	Name     string // unique among the live workers
+	Instance string // this process, by chance; "" inside a node. See jobs.Worker
+	Version  string // of the program; told to the Source
+	Cores    int    // goroutines that compute; 0: one a CPU
+	Lanes    int    // chains a core advances together; 0: as many as its kernels want
 
 	// HeartbeatInterval is how often every held lease is renewed, with its
 	// progress; 0: 3 s. It must be well below the TTL of a lease.
 	HeartbeatInterval time.Duration
 	// IdleTimeout ends Run when no lease was held for so long; 0: never.
 	IdleTimeout time.Duration
+	// CutoffTimeout ends Run, with ErrCutOff, when the Source has only failed
+	// for so long; 0: never.
+	CutoffTimeout time.Duration
+	// Measure takes 20 ms at the start to find out the rate of a core, so that
+	// the Source knows it from the first call on.
+	Measure bool
 	// Nice gives the computing threads a lower priority than the rest of the
 	// process, where the system can.
 	Nice bool
@@ -55,11 +67,15 @@ const (
 	// maxLease and maxReport bound the jobs of one call.
 	maxLease, maxReport = 4096, 4096
 	// maxHeld bounds the leases a worker has, with those it has ended but not
-	// yet been able to report. At it no more are taken: about 8 MB.
+	// yet been able to report: they wait in memory until a Source has taken
+	// them. At it no more are taken: about 8 MB.
 	maxHeld = 16384
 	// ahead is how far in advance leases are taken. A job leased ahead is one
 	// that another worker cannot take, so it is short.
 	ahead = time.Second
+	// smallSteps is the work that need not be reported on its way: losing it costs
+	// next to nothing.
+	smallSteps = 1 << 16
 	// roomInterval is how often a worker that has enough looks again.
 	roomInterval = ahead / 10
 	// leaseWait is how long a Lease call may wait for the first job.
@@ -71,10 +87,14 @@ const (
 	guessedRate = 4e6
 )
 
+// ErrCutOff says that no call to the Source went well for the CutoffTimeout.
+var ErrCutOff = errors.New("cut off")
+
 // Run leases, computes and reports until ctx is done or the IdleTimeout has
 // passed. It then hands back every lease it holds with its progress, for which
 // it takes no longer than 2 s, and returns nil. A Source that fails is tried
-// again for as long as it takes. The Source must return from Lease when its
+// again for as long as it takes, or until the CutoffTimeout has passed; what
+// was leased is computed meanwhile. The Source must return from Lease when its
 // context is done. Run waits for every goroutine that it starts.
 func Run(ctx context.Context, cfg Config, src Source) error {
 	w := newWorker(cfg, src)
@@ -95,7 +115,7 @@ func Run(ctx context.Context, cfg Config, src Source) error {
 	}
 	talking.Go(func() { w.reportLoop(calls, drain) })
 
-	w.leaseLoop(leasing)
+	err := w.leaseLoop(leasing)
 
 	defer time.AfterFunc(drainTimeout/2, stopCalls).Stop()
 	defer time.AfterFunc(drainTimeout, stopDrain).Stop()
@@ -104,13 +124,14 @@ func Run(ctx context.Context, cfg Config, src Source) error {
 	w.handBackReady()
 	close(w.computed)
 	talking.Wait()
-	return nil
+	return err
 }
 
 // held is one lease and what has become of it.
 type held struct {
 	lease jobs.Lease
-	at    int // its place in worker.all, -1 when it is there no more; guarded by worker.mu
+	since time.Time // when the lease came
+	at    int       // its place in worker.all, -1 when it is there no more; guarded by worker.mu
 
 	// core is nil while the lease waits in worker.ready; guarded by worker.mu.
 	core *core
@@ -135,6 +156,8 @@ type worker struct {
 	log   *slog.Logger
 	cores []*core
 
+	kernel string // what computes when all lanes are full
+
 	leaseRand, reportRand *rand.Rand
 
 	stopping chan struct{} // closed: the cores hand back and return
@@ -147,6 +170,8 @@ type worker struct {
 	ready    []*held    // leases no core has taken, the oldest first
 	work     jobs.Work  // their remaining iterations
 	idleFrom time.Time  // since when all is empty; zero if it is not
+	answered time.Time  // when a call to the Source went well last
+	failing  bool       // one has failed since
 
 	waiting atomic.Int64 // len(ready), read without mu as a hint
 	idling  atomic.Int64 // cores that are idle, likewise
@@ -180,9 +205,17 @@ func newWorker(cfg Config, src Source) *worker {
 		room:       make(chan struct{}, 1),
 		news:       make(chan struct{}, 1),
 		idleFrom:   cfg.Now(),
+		answered:   cfg.Now(),
+		kernel:     kernel(),
 	}
 	for range cfg.Cores {
 		w.cores = append(w.cores, newCore(w))
+	}
+	if cfg.Measure {
+		rate := measure(w.cores[0].lanes)
+		for _, c := range w.cores {
+			c.rate, c.meter.rate = rate, rate
+		}
 	}
 	for _, k := range hashchain.Kernels() {
 		if k.Wrong {
@@ -194,13 +227,65 @@ func newWorker(cfg Config, src Source) *worker {
 
 // who names the worker to its Source, with its rate over all cores.
 func (w *worker) who() jobs.Worker {
-	who := jobs.Worker{Name: w.cfg.Name, Cores: len(w.cores)}
+	who := jobs.Worker{
+		Name: w.cfg.Name, Instance: w.cfg.Instance, Version: w.cfg.Version,
+		Cores: len(w.cores), Lanes: w.cores[0].lanes, Kernel: w.kernel,
+	}
 	for _, c := range w.cores {
 		c.mu.Lock()
 		who.Rate += c.rate
 		c.mu.Unlock()
 	}
 	return who
+}
+
+// kernel names the widest kernel that may be used, the last where several are.
+func kernel() string {
+	name, lanes := "", 0
+	for _, k := range hashchain.Kernels() {
+		if k.Available && !k.Wrong && k.Lanes >= lanes {
+			name, lanes = k.Name, k.Lanes
+		}
+	}
+	return name
+}
+
+// measureTime is how long a core's rate is measured before it has work.
+const measureTime = 20 * time.Millisecond
+
+// measure returns the rate of one core with all of its lanes full.
+func measure(lanes int) float64 {
+	e := hashchain.NewExecutor[int](lanes)
+	for i := range e.Lanes() {
+		e.Add(hashchain.Chain[int]{Tag: i, Iterations: jobs.MaxIterations})
+	}
+	var hashes uint64
+	begin := time.Now()
+	for time.Since(begin) < measureTime {
+		hashes += e.Advance(hashchain.Chunk)
+	}
+	return float64(hashes) / time.Since(begin).Seconds()
+}
+
+// heard notes whether a call to the Source went well.
+func (w *worker) heard(well bool) {
+	now := w.cfg.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failing = !well; well {
+		w.answered = now
+	}
+}
+
+// cutOff reports whether the Source has not answered for too long.
+func (w *worker) cutOff() bool {
+	if w.cfg.CutoffTimeout <= 0 {
+		return false
+	}
+	now := w.cfg.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failing && now.Sub(w.answered) >= w.cfg.CutoffTimeout
 }
 
 // tell marks a channel of bound 1 as told.

@@ -60,6 +60,7 @@ func (p *program) app() *cli.App {
 		Version: node.Version(),
 		Commands: []*cli.Command{
 			p.nodeCommand(),
+			p.workerCommand(),
 			p.enqueueCommand(),
 			p.pullCommand(),
 			p.resultsCommand(),

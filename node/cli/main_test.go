@@ -44,6 +44,7 @@ func TestUnreachable(t *testing.T) {
 		"job cancel": id,
 		"job ls":     "",
 		"status":     "--watch",
+		"worker":     "--cutoff-timeout 1s --cores 1",
 		"verify":     id + " " + file,
 	}
 	var started []func()

@@ -114,9 +114,9 @@ func (p *program) printStatus(f string, s api.Status) error {
 	}
 	rows := make([][]any, len(s.WorkerList))
 	for i, w := range s.WorkerList {
-		rows[i] = []any{w.Name, w.Leases, number(w.Rate) + " it/s", roughly(s.Now.Sub(w.SeenAt)) + " ago"}
+		rows[i] = []any{w.Name, w.Instance, w.Cores, w.Lanes, w.Leases, number(w.Rate) + " it/s", w.Kernel, w.Version, roughly(s.Now.Sub(w.SeenAt)) + " ago"}
 	}
-	return p.printTable([]string{"WORKER", "LEASES", "RATE", "SEEN"}, rows)
+	return p.printTable([]string{"WORKER", "INSTANCE", "CORES", "LANES", "LEASES", "RATE", "KERNEL", "VERSION", "SEEN"}, rows)
 }
 
 // printPeer prints how this node and its peer are in step.

@@ -243,11 +243,15 @@ type CacheStatus struct {
 
 // WorkerStatus is one live worker.
 type WorkerStatus struct {
-	Name   string    `json:"name"`
-	Cores  int       `json:"cores"` // how many of its cores compute
-	Leases int       `json:"leases"`
-	Rate   float64   `json:"rate"` // iterations a second
-	SeenAt time.Time `json:"seen_at"`
+	Name     string    `json:"name"`
+	Instance string    `json:"instance,omitempty"` // tells processes of one name apart; none in the node's own
+	Cores    int       `json:"cores"`              // how many of its cores compute
+	Lanes    int       `json:"lanes,omitempty"`    // chains that each core advances together
+	Leases   int       `json:"leases"`
+	Rate     float64   `json:"rate"`              // iterations a second, as measured; 0 unknown
+	Kernel   string    `json:"kernel,omitempty"`  // what computes when all lanes are full
+	Version  string    `json:"version,omitempty"` // of its program
+	SeenAt   time.Time `json:"seen_at"`
 }
 
 // FleetStatus is what the scheduler owns. GET /v1/fleet answers it.

@@ -261,12 +261,13 @@ function pairNote(s) {
 /** @param {any} s */
 function showWorkers(s) {
   const body = $("workers").tBodies[0];
-  const names = s.workers_list.map((/** @type {any} */ w) => w.name);
+  const key = (/** @type {any} */ w) => w.name + (w.instance ? "/" + w.instance : "");
+  const names = s.workers_list.map(key);
   for (const row of [...body.rows]) if (!names.includes(row.dataset.name)) row.remove();
   s.workers_list.forEach((/** @type {any} */ w, /** @type {number} */ n) => {
-    let row = [...body.rows].find((r) => r.dataset.name === w.name);
+    let row = [...body.rows].find((r) => r.dataset.name === key(w));
     if (!row) {
-      row = make("tr", { "data-name": w.name }, [make("th", { scope: "row" }, [make("code", {}, [w.name])]), ...Array.from({ length: 4 }, () => make("td", { class: "num" }))]);
+      row = make("tr", { "data-name": key(w) }, [make("th", { scope: "row" }, [make("code", {}, [key(w)])]), ...Array.from({ length: 4 }, () => make("td", { class: "num" }))]);
     }
     if (body.rows[n] !== row) body.insertBefore(row, body.rows[n] ?? null);
     say(row.cells[1], count(w.cores));

@@ -52,6 +52,8 @@ type Client struct {
 	quick   *http.Client // for answers that come at once
 	patient *http.Client // for long polls and streams
 	good    atomic.Int32 // index of the base that answered last
+
+	pair pairState // what Lease and Report know of the nodes
 }
 
 // Bounds of trying again.

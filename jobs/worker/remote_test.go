@@ -1,0 +1,197 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"workmanager/jobs"
+)
+
+// What matters to a worker whose Source may be away: a node elsewhere.
+
+// cut makes every call to m fail while away is set.
+func cut(m *model) (away *atomic.Bool) {
+	away = &atomic.Bool{}
+	m.beforeLease = func(context.Context, jobs.Capacity) error {
+		if away.Load() {
+			return errAway
+		}
+		return nil
+	}
+	m.beforeReport = func(context.Context, []jobs.Report) error {
+		if away.Load() {
+			return errAway
+		}
+		return nil
+	}
+	return away
+}
+
+func TestRun_computes_while_it_is_cut_off(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		away := cut(m)
+		m.enqueue(1e9, 40_000, 40_000)
+		stop := start(t, Config{Cores: 1, Lanes: 3, HeartbeatInterval: 2 * time.Second, CutoffTimeout: time.Minute, advance: slowly}, m)
+		time.Sleep(time.Second)
+		away.Store(true)
+		time.Sleep(50 * time.Second)
+		if n := m.open(); n != 3 {
+			t.Errorf("%d jobs open, want all: no report has arrived", n)
+		}
+		away.Store(false)
+		time.Sleep(5 * time.Second)
+		if n := m.open(); n != 1 {
+			t.Errorf("%d jobs open, want the long one: the values were kept", n)
+		}
+		if j := m.job(0); len(j.beats) == 0 || j.beats[len(j.beats)-1].Done < 390_000 {
+			t.Errorf("%v: last heartbeat %v, want the work done meanwhile", j, j.beats)
+		}
+		// The time counts anew.
+		away.Store(true)
+		time.Sleep(50 * time.Second)
+		away.Store(false)
+		if took := stop(); took > time.Second {
+			t.Errorf("Run took %v to return", took)
+		}
+		if j := m.job(0); j.handBacks != 1 {
+			t.Errorf("%v, want it handed back", j)
+		}
+	})
+}
+
+func TestRun_ends_when_it_is_cut_off_for_too_long(t *testing.T) {
+	for name, iterations := range map[string][]uint64{"at work": {1e9}, "with values to report": {2, 2}, "with nothing to do": nil} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newModel(t)
+				away := cut(m)
+				m.enqueue(iterations...)
+				done := make(chan error, 1)
+				from := time.Now()
+				go func() {
+					done <- Run(t.Context(), Config{Name: "w", Cores: 1, Lanes: 1, CutoffTimeout: time.Minute, advance: slowly}, m)
+				}()
+				time.Sleep(time.Millisecond)
+				away.Store(true)
+				if err := <-done; !errors.Is(err, ErrCutOff) {
+					t.Errorf("Run = %v, want ErrCutOff", err)
+				}
+				if took := time.Since(from); took < time.Minute || took > 75*time.Second {
+					t.Errorf("Run took %v, want about a minute", took)
+				}
+			})
+		})
+	}
+}
+
+// A process that was stopped for long tries once more before it gives up.
+func TestRun_is_not_cut_off_by_its_own_sleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		var ahead atomic.Int64 // of the clock
+		now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		m.enqueue(1e9)
+		stop := start(t, Config{Cores: 1, CutoffTimeout: time.Minute, Now: now, advance: slowly}, m)
+		time.Sleep(10 * time.Second)
+		ahead.Store(int64(time.Hour))
+		time.Sleep(10 * time.Second)
+		stop() // fails the test if Run had ended with an error
+		if j := m.job(0); j.handBacks != 1 {
+			t.Errorf("%v, want it handed back at the end", j)
+		}
+	})
+}
+
+// A drain that meets a silent node has time for another try.
+func TestRun_drains_through_a_silent_node(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		draining := atomic.Bool{}
+		calls := atomic.Int64{}
+		m.beforeReport = func(ctx context.Context, _ []jobs.Report) error {
+			if draining.Load() && calls.Add(1) == 1 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}
+		m.enqueue(1e9, 1e9)
+		stop := start(t, Config{Cores: 2, HeartbeatInterval: time.Hour, advance: slowly}, m)
+		time.Sleep(time.Second)
+		draining.Store(true)
+		if took := stop(); took >= drainTimeout {
+			t.Errorf("Run took %v to return, want less than %v", took, drainTimeout)
+		}
+		if a, b := m.job(0), m.job(1); a.handBacks != 1 || b.handBacks != 1 || a.start.Done < 1000 {
+			t.Errorf("%v, %v, want both handed back with progress", a, b)
+		}
+	})
+}
+
+func TestRun_tiny_jobs_need_no_heartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		m.enqueue(1e9)
+		stop := start(t, Config{Cores: 1, Lanes: 2, HeartbeatInterval: 2 * time.Second, advance: slowly}, m)
+		for range 20 { // each second half a second of work
+			m.enqueue(repeat(40, 100)...)
+			time.Sleep(time.Second)
+		}
+		stop()
+		beats, open := 0, m.open()
+		for n := range uint64(800) {
+			beats += len(m.job(1 + n).beats)
+		}
+		if long := len(m.job(0).beats); long < 9 || beats > 0 || open != 1 {
+			t.Errorf("%d heartbeats of a long job, %d of 800 tiny ones, %d open, want 9 and none, one", long, beats, open)
+		}
+	})
+}
+
+// A lease never waits two heartbeats for its first one, however small it is: it
+// would end.
+func TestRun_no_lease_goes_without_a_heartbeat_for_long(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		var mu sync.Mutex
+		last := map[jobs.ID]time.Time{}
+		m.beforeReport = func(_ context.Context, batch []jobs.Report) error {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, r := range batch {
+				if at, known := last[r.ID]; known && time.Since(at) > 4100*time.Millisecond {
+					t.Errorf("job %s: %v without a word", r.ID, time.Since(at))
+				}
+				last[r.ID] = time.Now()
+			}
+			return nil
+		}
+		m.enqueue(repeat(40, 60_000, 1e6)...)
+		stop := start(t, Config{Cores: 1, Lanes: 4, HeartbeatInterval: 2 * time.Second, advance: slowly}, m)
+		time.Sleep(time.Minute)
+		stop()
+	})
+}
+
+func TestRun_says_what_it_computes_with(t *testing.T) {
+	m := newModel(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	m.beforeLease = func(context.Context, jobs.Capacity) error {
+		cancel() // one call is enough
+		return nil
+	}
+	if err := Run(ctx, Config{Name: "w", Instance: "0a", Version: "devel", Cores: 2, Lanes: 4, Measure: true}, m); err != nil {
+		t.Fatal(err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w := m.who; w.Name != "w" || w.Instance != "0a" || w.Version != "devel" || w.Cores != 2 || w.Lanes != 4 || w.Kernel == "" || w.Rate < 1e4 {
+		t.Errorf("says %+v at its first call", w)
+	}
+}

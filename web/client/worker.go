@@ -1,0 +1,372 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"workmanager/jobs"
+	"workmanager/web/api"
+)
+
+// Bounds of the calls of a worker.
+const (
+	// maxLeaseWait is how long one Lease call waits at a node: one that froze in
+	// the middle holds a worker up for that, and a little.
+	maxLeaseWait = 5 * time.Second
+	leaseSlack   = 2 * time.Second
+	// reportTime is what a Report call has if its context has no end.
+	reportTime = 5 * time.Second
+	// shunned is for how long a node that failed is asked last.
+	shunned = 1500 * time.Millisecond
+	// maxLearned bounds the nodes that others told of, maxGranters the boots
+	// whose node is known.
+	maxLearned, maxGranters = 4, 16
+)
+
+// pairState is what Lease and Report know of the nodes beyond URLs: the
+// addresses that nodes told of, who failed just now, and who gave which lease.
+type pairState struct {
+	mu      sync.Mutex // guards the rest
+	learned []*url.URL
+	last    string               // the base that gave leases last
+	failed  map[string]time.Time // when, by base
+	granter map[jobs.ID]string   // the base, by the boot in its fences
+}
+
+// Lease returns leases within capacity, from the node that answers. It tries
+// every node once, and those that they told of. See worker.Source.
+func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacity) ([]jobs.Lease, error) {
+	wait := max(0, min(capacity.Wait, maxLeaseWait))
+	body, err := json.Marshal(api.LeaseRequest{Worker: toWorker(w), Jobs: min(capacity.Jobs, api.MaxLeases), Iterations: capacity.Iterations, Wait: wait.Seconds()})
+	if err != nil {
+		return nil, fmt.Errorf("ask for leases: %w", err)
+	}
+	c.pair.mu.Lock()
+	last := c.pair.last
+	c.pair.mu.Unlock()
+	var leases []jobs.Lease
+	from, err := c.ask(ctx, "/worker/lease", body, last, wait+leaseSlack, func(r io.Reader) error {
+		var out api.LeaseReply
+		if err := json.NewDecoder(r).Decode(&out); err != nil {
+			return err
+		}
+		leases = make([]jobs.Lease, len(out.Leases))
+		for i := range out.Leases {
+			if leases[i], err = toLease(&out.Leases[i], out.TTL); err != nil {
+				return err
+			}
+		}
+		c.learn(out.Nodes)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	p := &c.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last = from
+	for i := range leases {
+		if boot := leases[i].Fence.Boot; p.granter[boot] != from {
+			if len(p.granter) >= maxGranters || p.granter == nil {
+				p.granter = map[jobs.ID]string{}
+			}
+			p.granter[boot] = from
+		}
+	}
+	return leases, nil
+}
+
+// Report reports each lease to the node that gave it, and where that does not
+// answer to the other. See worker.Source.
+func (c *Client) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error) {
+	verdicts := make([]jobs.Verdict, len(batch))
+	groups := map[string][]int{}
+	c.pair.mu.Lock()
+	for i := range batch {
+		at := c.pair.granter[batch[i].Fence.Boot]
+		groups[at] = append(groups[at], i)
+	}
+	c.pair.mu.Unlock()
+	left := len(groups)
+	var failed error
+	for at, of := range groups {
+		part := ctx
+		if end, ok := ctx.Deadline(); ok && left > 1 { // each has its share of the time
+			var cancel context.CancelFunc
+			part, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(left))
+			defer cancel()
+		}
+		left--
+		for len(of) > 0 {
+			n := min(len(of), api.MaxReports)
+			if err := c.report(part, w, batch, of[:n], at, verdicts); err != nil {
+				failed = errors.Join(failed, err)
+				break
+			}
+			of = of[n:]
+		}
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	return verdicts, nil
+}
+
+// report sends the reports of one node and enters their verdicts.
+func (c *Client) report(ctx context.Context, w jobs.Worker, batch []jobs.Report, of []int, at string, verdicts []jobs.Verdict) error {
+	req := api.ReportRequest{Worker: toWorker(w), Reports: make([]api.Report, len(of))}
+	for n, i := range of {
+		req.Reports[n] = toReport(&batch[i])
+	}
+	body, err := json.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("report leases: %w", err)
+	}
+	_, err = c.ask(ctx, "/worker/report", body, at, reportTime, func(r io.Reader) error {
+		var out api.ReportReply
+		if err := json.NewDecoder(r).Decode(&out); err != nil {
+			return err
+		}
+		if len(out.Verdicts) != len(of) {
+			return fmt.Errorf("%d verdicts on %d reports", len(out.Verdicts), len(of))
+		}
+		for n, i := range of {
+			switch out.Verdicts[n] {
+			case api.VerdictKept:
+				verdicts[i] = jobs.Kept
+			case api.VerdictLost:
+				verdicts[i] = jobs.Lost
+			case api.VerdictWithdrawn:
+				verdicts[i] = jobs.Withdrawn
+			default:
+				return fmt.Errorf("unknown verdict %q", out.Verdicts[n])
+			}
+		}
+		c.learn(out.Nodes)
+		return nil
+	})
+	return err
+}
+
+// ask makes one call, to each node in turn until one has answered it: first
+// first, if it is not "" and has not failed just now. The time, up to the end
+// of ctx, is shared among those that are left, so that a node that is silent
+// does not take all of it. It returns the base that answered.
+func (c *Client) ask(ctx context.Context, path string, body []byte, first string, most time.Duration, decode func(io.Reader) error) (string, error) {
+	c.init()
+	if c.baseErr != nil {
+		return "", c.baseErr
+	}
+	var refused *jobs.Error
+	var last error
+	bases := c.order(first)
+	for i, base := range bases {
+		one := most
+		if end, ok := ctx.Deadline(); ok {
+			one = min(one, time.Until(end)/time.Duration(len(bases)-i))
+		}
+		err := c.post(ctx, base, path, body, one, decode)
+		if ctx.Err() != nil && err != nil {
+			return "", context.Cause(ctx)
+		}
+		c.answered(base, err == nil)
+		if err == nil {
+			return base.String(), nil
+		}
+		last = err
+		if e, ok := errors.AsType[*jobs.Error](err); ok {
+			if !elsewhere(e) {
+				return "", e
+			}
+			refused = e
+		}
+	}
+	if refused != nil {
+		return "", refused
+	}
+	return "", fmt.Errorf("%w: %s: %w", ErrUnreachable, strings.Join(c.URLs, ", "), tidy(last))
+}
+
+// elsewhere reports whether the other node may answer what this one refused.
+func elsewhere(e *jobs.Error) bool {
+	switch e.Code {
+	case jobs.CodeInvalid, jobs.CodeMalformed, jobs.CodeTooLarge, jobs.CodeUnsupported, jobs.CodeAuth, jobs.CodeForbidden:
+		return false
+	}
+	return true
+}
+
+// post sends one request to one node.
+func (c *Client) post(ctx context.Context, base *url.URL, path string, body []byte, most time.Duration, decode func(io.Reader) error) error {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base.JoinPath(path).String(), bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.patient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return refusal(resp)
+	}
+	r := io.LimitReader(resp.Body, maxBodyBytes)
+	if err := decode(r); err != nil {
+		return fmt.Errorf("read the answer of %s: %w", path, err)
+	}
+	_, err = io.Copy(io.Discard, r) // so that the connection can go on
+	return err
+}
+
+// order returns the nodes in the order to ask them: the first, the given ones,
+// those learned; and last the ones that failed just now.
+func (c *Client) order(first string) []*url.URL {
+	now := time.Now()
+	p := &c.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := slices.Concat(c.bases, p.learned)
+	rank := func(u *url.URL) int {
+		at, failed := p.failed[u.String()]
+		switch {
+		case failed && now.Sub(at) < shunned:
+			return 2
+		case u.String() == first:
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(all, func(a, b *url.URL) int { return rank(a) - rank(b) })
+	return all
+}
+
+// answered notes whether a node did.
+func (c *Client) answered(base *url.URL, did bool) {
+	p := &c.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if did {
+		delete(p.failed, base.String())
+		return
+	}
+	if p.failed == nil {
+		p.failed = map[string]time.Time{}
+	}
+	p.failed[base.String()] = time.Now()
+}
+
+// learn takes in where nodes say that they and their peer are. Those heard of
+// last are kept.
+func (c *Client) learn(nodes []string) {
+	p := &c.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range nodes {
+		u, err := parseBase(s)
+		if err != nil {
+			continue // a node cannot know how we reach it
+		}
+		same := func(other *url.URL) bool { return other.String() == u.String() }
+		if slices.ContainsFunc(c.bases, same) {
+			continue
+		}
+		p.learned = slices.DeleteFunc(p.learned, same)
+		p.learned = append([]*url.URL{u}, p.learned...)
+	}
+	if len(p.learned) > maxLearned {
+		for _, u := range p.learned[maxLearned:] {
+			delete(p.failed, u.String())
+		}
+		p.learned = p.learned[:maxLearned]
+	}
+}
+
+func toWorker(w jobs.Worker) api.Worker {
+	return api.Worker{
+		Name: w.Name, Instance: w.Instance, Cores: w.Cores, Lanes: w.Lanes, Rate: finite(w.Rate), Kernel: w.Kernel, Version: w.Version,
+	}
+}
+
+// finite returns a rate that JSON can hold.
+func finite(rate float64) float64 {
+	if math.IsNaN(rate) || rate < 0 {
+		return 0
+	}
+	return min(rate, 1e15)
+}
+
+func toReport(r *jobs.Report) api.Report {
+	out := api.Report{
+		ID: r.ID.String(), Boot: r.Fence.Boot.String(), Fence: r.Fence.N, V1: r.V1.String(), Iterations: r.Iterations,
+		Done: r.Progress.Done, Rate: finite(r.Rate),
+	}
+	if r.Progress.Done > 0 {
+		out.Value = r.Progress.Value.String()
+	}
+	switch r.Kind {
+	case jobs.ReportProgress:
+		out.Kind = api.ReportProgress
+	case jobs.ReportValue:
+		out.Kind = api.ReportValue
+	case jobs.ReportHandBack:
+		out.Kind = api.ReportHandBack
+	case jobs.ReportFailure:
+		out.Kind, out.Error = api.ReportFailure, clip(r.Err)
+	}
+	return out
+}
+
+// clip cuts why a job failed to what a node takes of it, and makes it text.
+func clip(s string) string {
+	s = strings.ToValidUTF8(s, "?")
+	if s == "" {
+		return "no reason given"
+	}
+	for n := jobs.MaxErrBytes; len(s) > jobs.MaxErrBytes; n-- {
+		if utf8.RuneStart(s[n]) {
+			s = s[:n]
+		}
+	}
+	return s
+}
+
+// toLease reads a lease off the wire.
+func toLease(l *api.Lease, ttl float64) (out jobs.Lease, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("read the lease of job %s: %w", l.ID, err)
+		}
+	}()
+	if out.ID, err = jobs.ParseID(l.ID); err != nil {
+		return out, err
+	}
+	if out.Fence.Boot, err = jobs.ParseID(l.Boot); err != nil {
+		return out, err
+	}
+	if out.V1, err = jobs.ParseValue(l.V1); err != nil {
+		return out, err
+	}
+	out.Fence.N, out.Iterations = l.Fence, l.Iterations
+	out.TTL = time.Duration(ttl * float64(time.Second))
+	out.Start = jobs.Progress{Done: l.Done, Value: out.V1}
+	if l.Value != "" {
+		out.Start.Value, err = jobs.ParseValue(l.Value)
+	}
+	return out, err
+}
