@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -131,7 +130,7 @@ func (s *half) argv() []string {
 func (s *half) up(flags ...string) {
 	t := s.p.t
 	t.Helper()
-	start := (*exec.Cmd).Start
+	start := startHere
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	if s.host != nil {
 		start = s.host.Start
