@@ -182,8 +182,10 @@ func TestWorker_frozen_alone(t *testing.T) {
 	t.Logf("%d iterations reported before, %d after", before.Done, after.Done)
 	p.a.cancel(id)
 	poll(t, 2*heartbeat*slack(), "the worker is told that the job was cancelled", func() string {
-		if ws := workersOf(p.halves(), "w1"); len(ws) != 1 || ws[0].Leases != 0 {
-			return fmt.Sprintf("%+v", ws)
+		for _, w := range workersOf(p.halves(), "w1") { // it may have called at both
+			if w.Leases != 0 {
+				return fmt.Sprintf("%+v", w)
+			}
 		}
 		return ""
 	})
