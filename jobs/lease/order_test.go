@@ -168,6 +168,28 @@ func TestOrder_low_priorities_get_their_share(t *testing.T) {
 	}
 }
 
+func TestOrder_stands_when_jobs_leave_from_the_middle(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 4))
+	table := lease.New(boot)
+	table.Expect(1, jobs.Work{Hi: 1})
+	var in []jobs.Job
+	for i := range 3000 {
+		in = append(in, sized(i, 2+r.Uint64N(4e6), 0, 0))
+		table.Add(in[i])
+	}
+	r.Shuffle(len(in), func(i, j int) { in[i], in[j] = in[j], in[i] })
+	for _, j := range in[:2000] {
+		table.Remove(j.ID)
+	}
+	in = in[2000:]
+	slices.SortFunc(in, func(a, b jobs.Job) int { return cmp.Compare(a.Iterations, b.Iterations) })
+	for i, want := range in {
+		if l := table.Grant(epoch, "w", jobs.Capacity{Jobs: 1}, 0); l[0].Iterations != want.Iterations {
+			t.Fatalf("grant %d has %d iterations, want %d", i, l[0].Iterations, want.Iterations)
+		}
+	}
+}
+
 // FuzzOrder compares the table with a list that is searched from end to end.
 func FuzzOrder(f *testing.F) {
 	f.Add([]byte("\x00\x10\x00\x81\x00\x42\x01\x00\x01\x00\x01\x00"))
