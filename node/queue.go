@@ -111,7 +111,7 @@ func (q *Queue) add(out []jobs.Outcome) {
 			q.window.leaveOld(int(o.Job.Priority))
 			continue
 		}
-		if !q.window.takes(int(o.Job.Priority), q.table.Waiting()) {
+		if !q.window.takes(int(o.Job.Priority), q.table.Waiting()) && !q.table.Decides(o.Job) {
 			q.window.leave(int(o.Job.Priority))
 		} else if q.table.Add(o.Job) {
 			added++
@@ -204,8 +204,10 @@ func (q *Queue) wantPage() {
 // step expires leases: each has lost a worker that said nothing. It returns
 // what the store says of that.
 func (q *Queue) step(ctx context.Context, now time.Time) error {
+	open := q.store.CountsOf(q.node).Remaining
 	q.mu.Lock()
 	lost := q.table.Expire(now)
+	q.outlook(open)
 	for name, s := range q.workers {
 		if now.Sub(s.at) > workerGone && q.table.LeasesOf(name) == 0 {
 			delete(q.workers, name)

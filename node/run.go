@@ -185,8 +185,9 @@ func (n *Node) loop(ctx context.Context) error {
 			if now.Sub(sampled) >= time.Second || now.Before(sampled) {
 				sampled = now
 				n.queue.meter.tick(now)
+				err = n.queue.fillLower(ctx)
 			}
-			err = n.queue.step(ctx, now)
+			err = errors.Join(n.queue.step(ctx, now), err)
 		}
 		if err != nil && ctx.Err() == nil {
 			if n.store.Err() != nil {
