@@ -163,6 +163,11 @@ func (j Job) Pull() (Job, bool) {
 // losses and without a reported reason, before it fails.
 const MaxLost = 5
 
+// MaxFailures is how many times workers may report that a job cannot be
+// computed before it fails with the last reason. The count is in the memory of
+// its home: a restart or a take-over begins it anew.
+const MaxFailures = 3
+
 // clip cuts s to at most n bytes without splitting a character.
 func clip(s string, n int) string {
 	if len(s) <= n {

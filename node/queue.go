@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -34,6 +33,7 @@ type Queue struct {
 	shareAt    time.Time  // the same
 	shared     []jobs.ID  // taken over though there was work; the loop's
 	takenOver  atomic.Int64
+	lost       []loss // not yet in the rows; the loop's
 
 	stopping chan struct{} // closed by stop: waits end
 	stopOnce sync.Once
@@ -190,6 +190,7 @@ func (q *Queue) saw(now time.Time, w jobs.Worker) {
 		s.worker, s.at = w, now
 		return
 	}
+	q.table.Live(w.Name)
 	q.workers[w.Name] = &seen{worker: w, at: now}
 }
 
@@ -207,10 +208,14 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 	open := q.store.CountsOf(q.node).Remaining
 	q.mu.Lock()
 	lost := q.table.Expire(now)
+	for _, id := range lost {
+		q.lost = append(q.lost, loss{q.table.Work(id), q.table.Attempts(id)})
+	}
 	q.outlook(open)
 	for name, s := range q.workers {
 		if now.Sub(s.at) > workerGone && q.table.LeasesOf(name) == 0 {
 			delete(q.workers, name)
+			q.table.Gone(name)
 		}
 	}
 	q.available(len(lost))
@@ -218,25 +223,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 		q.wantPage()
 	}
 	q.mu.Unlock()
-	if len(lost) == 0 {
-		return nil
-	}
-	facts := make([]store.Fact, len(lost))
-	for i, id := range lost {
-		facts[i] = store.Fact{ID: id, Apply: func(j jobs.Job, at store.Clock) (jobs.Job, bool) { return j.Lose(at()) }}
-	}
-	effects, err := q.store.Record(ctx, facts)
-	if err != nil {
-		return fmt.Errorf("note lost workers: %w", err)
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for i, e := range effects {
-		if e.Job.Ended() {
-			q.remove(lost[i])
-		}
-	}
-	return nil
+	return q.noteLost(ctx)
 }
 
 // Cancel withdraws jobs, and erases them with purge. See web.Queue.

@@ -58,6 +58,11 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				verdicts[i] = jobs.Lost
 				continue
 			}
+			if q.table.Failed(r.LeaseRef, jobs.MaxFailures) { // tried again, elsewhere where there is another worker
+				q.available(1)
+				q.log.Debug("a worker could not compute a job, it is tried again", "worker", w.Name, "job", r.ID, "err", r.Err)
+				continue
+			}
 			apply = func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
 				j.Attempts = max(j.Attempts, attempts)
 				return j.Fail(r.Err, at())

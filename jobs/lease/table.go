@@ -17,6 +17,7 @@ type Table struct {
 	waiting order
 	busy    jobs.Work                     // iterations left to do under leases, as last reported
 	holders map[string]map[jobs.ID]*entry // leases by worker
+	live    map[string]struct{}           // the workers that may take leases
 }
 
 // entry is one job of the table: waiting if holder is "", else leased.
@@ -28,6 +29,7 @@ type entry struct {
 	priority   uint8
 	createdAt  int64 // microseconds
 	attempts   uint32
+	past       *past // nil if there is nothing to remember
 
 	at, far int32 // places in the two heaps of its line, while waiting; far is -1 if it is not long
 
@@ -44,7 +46,8 @@ type entry struct {
 
 // New returns an empty table whose fences carry boot.
 func New(boot jobs.ID) *Table {
-	return &Table{boot: boot, entries: map[jobs.ID]*entry{}, holders: map[string]map[jobs.ID]*entry{}, waiting: order{lanes: 1}}
+	return &Table{boot: boot, entries: map[jobs.ID]*entry{}, holders: map[string]map[jobs.ID]*entry{},
+		live: map[string]struct{}{}, waiting: order{lanes: 1}}
 }
 
 // Expect tells how many lanes compute for this table, and how many iterations
@@ -133,8 +136,14 @@ func (t *Table) Grant(now time.Time, worker string, c jobs.Capacity, ttl time.Du
 	}
 	leases := make([]jobs.Lease, 0, min(c.Jobs, t.waiting.n))
 	var sum uint64
-	for len(leases) < c.Jobs && t.waiting.n > 0 {
+	var aside []*entry // what this worker leaves to others
+	for len(leases) < c.Jobs && t.waiting.n > 0 && len(aside) < maxAside {
 		e := t.waiting.first(t.busy)
+		if t.shuns(e, worker) {
+			t.waiting.remove(e)
+			aside = append(aside, e)
+			continue
+		}
 		need := e.need()
 		if len(leases) > 0 && sum+need > c.Iterations {
 			break
@@ -147,8 +156,14 @@ func (t *Table) Grant(now time.Time, worker string, c jobs.Capacity, ttl time.Du
 			V1:       e.v1, Iterations: e.iterations, Start: e.start, TTL: ttl,
 		})
 	}
+	for _, e := range aside {
+		t.waiting.push(e)
+	}
 	return leases
 }
+
+// maxAside bounds the jobs that one Grant passes over.
+const maxAside = 64
 
 func (t *Table) hold(now time.Time, e *entry, worker string, ttl time.Duration) {
 	if e.holder != "" {
@@ -226,6 +241,7 @@ func (t *Table) HandBack(ref jobs.LeaseRef) bool {
 
 // release puts a leased job back among the waiting, from its progress.
 func (t *Table) release(e *entry) {
+	e.claim()
 	t.letGo(e)
 	e.start = e.progress
 	t.waiting.push(e)
