@@ -108,6 +108,21 @@ func (j Job) Complete(v Value, now time.Time) (Job, bool) {
 	return j, true
 }
 
+// Settle sets the value that recomputing gave and marks it as verified; it wins
+// over any other that was reported, at either node. One that was verified
+// before stays as it is.
+func (j Job) Settle(v Value, now time.Time) (Job, bool) {
+	if j.Rank == Cancelled || j.Purged || j.Verified {
+		return j, false
+	}
+	if j.Rank != Completed {
+		j = j.end(Completed, now)
+		j.Err = ""
+	}
+	j.Result, j.Verified = v, true
+	return j, true
+}
+
 // Fail records why the job cannot be computed; reason is cut to MaxErrBytes.
 func (j Job) Fail(reason string, now time.Time) (Job, bool) {
 	if j.Ended() {

@@ -17,8 +17,9 @@ type Claim struct {
 // anything to remember: most jobs have one lease and none of this.
 type past struct {
 	trail  []Claim  // by whom and from where the job came to its start, the oldest first; at most maxTrail
-	cut    bool     // older claims were dropped
+	cut    []string // whose older claims were dropped
 	failed []string // who said that it cannot be computed, once a time
+	anew   bool     // it goes on from below its checkpoint, which is not trusted
 }
 
 // maxTrail bounds the claims kept of one job, 160 bytes each.
@@ -39,8 +40,10 @@ func (e *entry) claim() {
 	}
 	p := e.noted()
 	if len(p.trail) == maxTrail {
+		if w := p.trail[0].Worker; !slices.Contains(p.cut, w) {
+			p.cut = append(p.cut, w)
+		}
 		p.trail = slices.Delete(p.trail, 0, 1)
-		p.cut = true
 	}
 	p.trail = append(p.trail, Claim{Worker: e.holder, Start: e.start, At: e.progress})
 }
@@ -89,3 +92,104 @@ func (t *Table) Live(worker string) { t.live[worker] = struct{}{} }
 
 // Gone undoes Live.
 func (t *Table) Gone(worker string) { delete(t.live, worker) }
+
+// Reached returns how far a lease that stands has come, as last reported.
+func (t *Table) Reached(ref jobs.LeaseRef) (jobs.Progress, bool) {
+	e := t.held(ref)
+	if e == nil {
+		return jobs.Progress{}, false
+	}
+	return e.progress, true
+}
+
+// Trail returns how a job came to where a worker's lease of it began: the
+// claims of the leases before, and that place, whose Done is 0 if it is not
+// known any more.
+func (t *Table) Trail(ref jobs.LeaseRef, worker string) ([]Claim, jobs.Progress) {
+	e := t.entries[ref.ID]
+	if e == nil {
+		return nil, jobs.Progress{}
+	}
+	var trail []Claim
+	if e.past != nil {
+		trail = slices.Clone(e.past.trail)
+	}
+	if t.held(ref) != nil {
+		return trail, e.start
+	}
+	for i := len(trail) - 1; i >= 0; i-- {
+		if trail[i].Worker == worker {
+			return trail[:i], trail[i].Start
+		}
+	}
+	if len(trail) == 0 && e.start.Done == 1 {
+		return nil, e.start
+	}
+	return trail, jobs.Progress{}
+}
+
+// Anew reports whether a job was taken back below its checkpoint: then a value
+// is right only under a lease given since.
+func (t *Table) Anew(id jobs.ID) bool {
+	e := t.entries[id]
+	return e != nil && e.past != nil && e.past.anew
+}
+
+// Restart takes a job back to v1: its checkpoint is not trusted. Its lease
+// ends, and no worker is counted as lost. It returns false if the job is not
+// known or was taken back before.
+func (t *Table) Restart(id jobs.ID) bool {
+	e := t.entries[id]
+	if e == nil || e.past != nil && e.past.anew && e.start.Done == 1 && len(e.past.trail) == 0 {
+		return false
+	}
+	t.takeBack(e, 0, jobs.Progress{Done: 1, Value: e.v1})
+	return true
+}
+
+// Revoke ends every lease of a worker and takes every job that it brought
+// further back to where another vouches for: to where its first claim began,
+// or to v1 if older claims are forgotten. It returns the jobs. It looks at
+// every job of the table.
+func (t *Table) Revoke(worker string) []jobs.ID {
+	var ids []jobs.ID
+	for id, e := range t.entries {
+		at := -1
+		if e.past != nil {
+			at = slices.IndexFunc(e.past.trail, func(c Claim) bool { return c.Worker == worker })
+		}
+		switch {
+		case e.past != nil && slices.Contains(e.past.cut, worker):
+			t.takeBack(e, 0, jobs.Progress{Done: 1, Value: e.v1})
+		case at >= 0:
+			t.takeBack(e, at, e.past.trail[at].Start)
+		case e.holder == worker:
+			if n := len(e.noted().trail); e.durable > e.start.Done || e.progress.Done > e.start.Done {
+				t.takeBack(e, n, e.start)
+			} else {
+				t.letGo(e)
+				t.waiting.push(e)
+			}
+		default:
+			continue
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// takeBack makes a job wait at a place below what was reported of it.
+func (t *Table) takeBack(e *entry, trail int, to jobs.Progress) {
+	p := e.noted()
+	p.trail, p.anew = p.trail[:trail], true
+	if to.Done == 1 {
+		p.cut = nil
+	}
+	if e.holder == "" {
+		t.waiting.remove(e)
+	} else {
+		t.letGo(e)
+	}
+	e.start = to
+	t.waiting.push(e)
+}

@@ -288,15 +288,20 @@ func (t *Table) Spare(n int, least uint64) []jobs.ID {
 	for p := len(t.waiting.lines) - 1; p >= 0; p-- {
 		l := &t.waiting.lines[p]
 		for len(ids) < n && len(l.turns) > 0 && len(kept) < maxKept {
-			if e := l.turns[0].e; e.need() < least {
+			if e := l.turns[0].e; e.need() < least || e.past != nil && e.past.anew { // its row must not be gone on from
 				t.waiting.remove(e)
 				kept = append(kept, e)
 			} else {
 				spare(e)
 			}
 		}
-		for len(ids) < n && len(l.longs) > 0 {
-			spare(l.longs[0])
+		for len(ids) < n && len(l.longs) > 0 && len(kept) < 2*maxKept {
+			if e := l.longs[0]; e.past != nil && e.past.anew {
+				t.waiting.remove(e)
+				kept = append(kept, e)
+			} else {
+				spare(e)
+			}
 		}
 	}
 	for _, e := range kept {
@@ -355,7 +360,9 @@ func (t *Table) Unsaved() jobs.Work {
 	var sum jobs.Work
 	for _, held := range t.holders {
 		for _, e := range held {
-			sum = sum.Add(e.progress.Done - e.durable)
+			if e.progress.Done > e.durable { // else it began anew below its checkpoint
+				sum = sum.Add(e.progress.Done - e.durable)
+			}
 		}
 	}
 	return sum
@@ -372,6 +379,9 @@ func (t *Table) View(j jobs.Job) jobs.View {
 		return v
 	}
 	v.Done, v.Attempts = max(v.Done, t.Done(j.ID)), max(v.Attempts, e.attempts)
+	if e.past != nil && e.past.anew {
+		v.Done = t.Done(j.ID)
+	}
 	if e.holder != "" {
 		v.Leased, v.Worker, v.Rate = true, e.holder, e.rate
 	}
