@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/binary"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,7 @@ type Queue struct {
 	meter      meter
 	checkpoint time.Duration
 	pair       *peersync.Engine
+	audit      *auditor
 	taking     sync.Mutex // one take-over at a time
 	stealAt    time.Time  // not before; the loop's
 	shareAt    time.Time  // the same
@@ -69,6 +71,8 @@ func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger
 		Retention: cfg.Retention, CompareInterval: cfg.CompareInterval, Now: now, Log: log,
 	}, s, q)
 	q.barred = !q.pair.MayLease()
+	boot := s.Boot()
+	q.audit = newAuditor(q, cfg.AuditRate, binary.BigEndian.Uint64(boot[8:]))
 	return q
 }
 
@@ -143,6 +147,10 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 		if len(leases) > 0 {
 			return leases, nil
 		}
+		if q.audit.isBarred(w.Name) {
+			q.sit(ctx, timeout)
+			return nil, nil
+		}
 		if taken, err := q.takeOver(ctx, c); err != nil {
 			return nil, err
 		} else if len(taken) > 0 {
@@ -163,11 +171,26 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 	}
 }
 
+// sit lets a worker wait that gets nothing, so that it does not ask all the time.
+func (q *Queue) sit(ctx context.Context, timeout <-chan time.Time) {
+	if timeout == nil {
+		return
+	}
+	select {
+	case <-timeout:
+	case <-ctx.Done():
+	case <-q.stopping:
+	}
+}
+
 // grant gives what there is, and the channel that tells of more.
 func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := q.now()
+	if q.audit.isBarred(w.Name) {
+		return nil, nil
+	}
 	q.saw(now, w)
 	if q.barred {
 		c.Jobs = 0

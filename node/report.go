@@ -13,7 +13,14 @@ import (
 // who may fail a job, renew a lease or hand it back.
 func (q *Queue) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error) {
 	verdicts := make([]jobs.Verdict, len(batch))
-	facts, of := q.take(w, batch, verdicts)
+	if q.audit.isBarred(w.Name) { // not even a right value is taken from it: it would have to be computed again
+		for i := range verdicts {
+			verdicts[i] = jobs.Lost
+		}
+		return verdicts, nil
+	}
+	from := map[int]*origin{} // where the lease of a reported value began, if not at v1
+	facts, of := q.take(w, batch, verdicts, from)
 	if len(facts) == 0 {
 		return verdicts, nil
 	}
@@ -26,13 +33,13 @@ func (q *Queue) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) 
 		q.mu.Unlock()
 		return nil, fmt.Errorf("store what worker %s reported: %w", w.Name, err)
 	}
-	q.settle(batch, effects, of, verdicts)
+	q.settle(w, batch, effects, of, verdicts, from)
 	return verdicts, nil
 }
 
 // take enters the reports into the table and returns the facts that must be
 // made durable, and which report each came from.
-func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict) ([]store.Fact, []int) {
+func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict, from map[int]*origin) ([]store.Fact, []int) {
 	var facts []store.Fact
 	var of []int
 	q.mu.Lock()
@@ -46,6 +53,17 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 		var apply func(jobs.Job, store.Clock) (jobs.Job, bool)
 		switch r.Kind {
 		case jobs.ReportValue:
+			reached, stands := q.table.Reached(r.LeaseRef)
+			if !stands && q.table.Anew(r.ID) { // computed from a checkpoint that is not trusted
+				verdicts[i] = jobs.Lost
+				continue
+			}
+			if stands {
+				q.audit.segment(w.Name, r, reached)
+			}
+			if o := q.origin(r.LeaseRef, w.Name); o != nil {
+				from[i] = o
+			}
 			apply = func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
 				if !r.Of(j) {
 					return j, false
@@ -68,12 +86,14 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				return j.Fail(r.Err, at())
 			}
 		default:
+			reached, _ := q.table.Reached(r.LeaseRef)
 			if !q.table.Renew(now, r.LeaseRef, r.Progress, r.Rate) {
 				verdicts[i] = jobs.Lost
 				continue
 			}
 			if done := q.table.Done(r.ID); done > before {
 				q.meter.iterations.Add(done - before)
+				q.audit.segment(w.Name, r, reached)
 			}
 			interval := q.checkpoint
 			if r.Kind == jobs.ReportHandBack {
@@ -102,7 +122,7 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 
 // settle turns what the store made of the facts into verdicts. A job that has
 // ended leaves the table.
-func (q *Queue) settle(batch []jobs.Report, effects []store.Effect, of []int, verdicts []jobs.Verdict) {
+func (q *Queue) settle(w jobs.Worker, batch []jobs.Report, effects []store.Effect, of []int, verdicts []jobs.Verdict, from map[int]*origin) {
 	done := 0
 	q.mu.Lock()
 	for n, e := range effects {
@@ -122,6 +142,7 @@ func (q *Queue) settle(batch []jobs.Report, effects []store.Effect, of []int, ve
 		case e.Job.Ended():
 			if e.Changed && e.Job.Rank == jobs.Completed {
 				done++
+				q.audit.completed(w.Name, r.ID, r.Progress.Value, from[of[n]])
 				q.meter.iterations.Add(e.Job.Iterations - max(q.table.Done(r.ID), 1))
 			}
 			q.remove(r.ID)
@@ -134,8 +155,9 @@ func (q *Queue) settle(batch []jobs.Report, effects []store.Effect, of []int, ve
 	for n, e := range effects {
 		r := &batch[of[n]]
 		if r.Kind == jobs.ReportValue && e.Found && !e.Changed && r.Of(e.Job) && e.Job.Rank == jobs.Completed && !e.Job.Purged && e.Job.Result != r.Progress.Value {
-			q.alarms.Add(1)
-			q.log.Error("two different values for one job: the first is kept, one of the workers is broken", "job", e.Job.ID)
+			q.audit.alarm(e.Job.ID, "worker "+w.Name+" reported another value than the one that is kept")
+			q.log.Error("two different values for one job: the first is kept until it is recomputed", "job", e.Job.ID, "worker", w.Name)
+			q.audit.dispute(e.Job.ID, q.audit.value(w.Name, r, from[of[n]])...)
 		}
 	}
 }
