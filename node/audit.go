@@ -215,7 +215,7 @@ func (a *auditor) disagree(here, came, merged jobs.Job) {
 		a.noteAlarm(id, "two values at one checkpoint: it begins again from v1")
 		a.q.mu.Lock()
 		defer a.q.mu.Unlock()
-		if a.q.table.Restart(id) {
+		if a.q.table.Restart(id, merged.Checkpoint.Done) {
 			a.q.available(1)
 		}
 		return
@@ -450,7 +450,7 @@ func (a *auditor) finish(ctx context.Context, c *check) error {
 			a.dispute(c.id, s)
 		} else if s.worker == a.q.node { // it keeps its leases: this job alone begins again
 			a.q.mu.Lock()
-			if a.q.table.Restart(c.id) {
+			if a.q.table.Restart(c.id, s.at) {
 				a.q.available(1)
 			}
 			a.q.mu.Unlock()

@@ -135,17 +135,31 @@ func (t *Table) Anew(id jobs.ID) bool {
 	return e != nil && e.past != nil && e.past.anew
 }
 
-// Restart takes a job back to v1: its checkpoint is not trusted. Its lease
-// ends, and no worker is counted as lost. It returns false if the job is not
-// known or was taken back before.
-func (t *Table) Restart(id jobs.ID) bool {
+// Restart takes a job back to v1: its checkpoint at done is not trusted. Its
+// lease ends, and no worker is counted as lost. A job that is not known yet
+// begins at v1 when it is added, unless its checkpoint is further by then. It
+// returns false if no job began to wait.
+func (t *Table) Restart(id jobs.ID, done uint64) bool {
 	e := t.entries[id]
-	if e == nil || e.past != nil && e.past.anew && e.start.Done == 1 && len(e.past.trail) == 0 {
+	if e == nil {
+		if len(t.distrust) >= maxDistrust {
+			for other := range t.distrust { // any of them
+				delete(t.distrust, other)
+				break
+			}
+		}
+		t.distrust[id] = done
+		return false
+	}
+	if e.past != nil && e.past.anew && e.start.Done == 1 && len(e.past.trail) == 0 {
 		return false
 	}
 	t.takeBack(e, 0, jobs.Progress{Done: 1, Value: e.v1})
 	return true
 }
+
+// maxDistrust bounds the checkpoints of jobs not in the table that are not trusted.
+const maxDistrust = 4096
 
 // Revoke ends every lease of a worker and takes every job that it brought
 // further back to where another vouches for: to where its first claim began,

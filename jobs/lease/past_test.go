@@ -86,7 +86,7 @@ func TestRevoke(t *testing.T) {
 func TestRestart(t *testing.T) {
 	c := newChain(t, 400)
 	l := c.lend("w", 600)
-	if !c.Restart(c.j.ID) || c.Restart(c.j.ID) || c.Restart(jobs.ID{7}) {
+	if !c.Restart(c.j.ID, 400) || c.Restart(c.j.ID, 400) {
 		t.Error("Restart() is not true once")
 	}
 	if c.Holds(l.LeaseRef) || !c.Anew(c.j.ID) {
@@ -105,6 +105,27 @@ func TestRestart(t *testing.T) {
 	c.HandBack(next.LeaseRef)
 	if ids := c.Spare(1, 0); len(ids) != 0 || c.Waiting() != 1 {
 		t.Error("a job whose row must not be gone on from was given away")
+	}
+}
+
+// TestRestart_of_a_job_not_here_yet: it begins at v1 when it comes, unless it
+// has passed the place by then.
+func TestRestart_of_a_job_not_here_yet(t *testing.T) {
+	for checkpoint, want := range map[uint64]uint64{0: 1, 300: 1, 400: 1, 401: 401} {
+		table := lease.New(boot)
+		j := job(1, 1, 0, 1000)
+		j.Checkpoint = jobs.Progress{Done: checkpoint, Value: jobs.Value{1}}
+		if table.Restart(j.ID, 400) {
+			t.Error("Restart() of an unknown job = true")
+		}
+		table.Add(j)
+		if got := grantAll(table, "w", 0)[0].Start.Done; got != want || table.Anew(j.ID) != (want == 1 && checkpoint > 0) {
+			t.Errorf("checkpoint %d: begins at %d, anew %v, want %d", checkpoint, got, table.Anew(j.ID), want)
+		}
+	}
+	table := lease.New(boot)
+	for n := range 10_000 {
+		table.Restart(jobs.ID{0: byte(n), 1: byte(n >> 8)}, 1)
 	}
 }
 

@@ -18,6 +18,8 @@ type Table struct {
 	busy    jobs.Work                     // iterations left to do under leases, as last reported
 	holders map[string]map[jobs.ID]*entry // leases by worker
 	live    map[string]struct{}           // the workers that may take leases
+
+	distrust map[jobs.ID]uint64 // checkpoints of jobs that were not here; at most maxDistrust
 }
 
 // entry is one job of the table: waiting if holder is "", else leased.
@@ -47,7 +49,7 @@ type entry struct {
 // New returns an empty table whose fences carry boot.
 func New(boot jobs.ID) *Table {
 	return &Table{boot: boot, entries: map[jobs.ID]*entry{}, holders: map[string]map[jobs.ID]*entry{},
-		live: map[string]struct{}{}, waiting: order{lanes: 1}}
+		live: map[string]struct{}{}, distrust: map[jobs.ID]uint64{}, waiting: order{lanes: 1}}
 }
 
 // Expect tells how many lanes compute for this table, and how many iterations
@@ -94,6 +96,9 @@ func (t *Table) Add(j jobs.Job) bool {
 	}
 	e := &entry{id: j.ID, v1: j.V1, iterations: j.Iterations, start: j.Start(), durable: j.Start().Done,
 		priority: j.Priority, createdAt: j.CreatedAt.UnixMicro(), attempts: j.Attempts}
+	if done, ok := t.distrust[j.ID]; ok && j.Checkpoint.Done <= done && j.Checkpoint.Done > 0 {
+		e.start, e.past = jobs.Progress{Done: 1, Value: j.V1}, &past{anew: true}
+	}
 	t.entries[j.ID] = e
 	t.waiting.push(e)
 	return true
