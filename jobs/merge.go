@@ -60,6 +60,13 @@ func Disagree(a, b Job) bool {
 		a.Rank == Completed && b.Rank == Completed && a.Result != b.Result
 }
 
+// Diverge reports whether two open rows of the same work have come equally far
+// and to different values. One of them is wrong, and what goes on from it is.
+func Diverge(a, b Job) bool {
+	return !a.Purged && !b.Purged && cmpWork(a, b) == 0 && a.Rank == Open && b.Rank == Open &&
+		a.Checkpoint.Done == b.Checkpoint.Done && a.Checkpoint.Value != b.Checkpoint.Value
+}
+
 // cmpState orders two rows by which one's state the merge takes: positive if
 // a's. It is a total order on (purged, work, rank, verified, result, err, end).
 func cmpState(a, b Job) int {

@@ -52,6 +52,9 @@ type Config struct {
 	// CheckpointInterval is how often at most the progress of one job is made
 	// durable: what a crash of the node costs.
 	CheckpointInterval time.Duration `flag:"checkpoint-interval" validate:"min=100ms"`
+	// AuditRate is the share of what workers compute that this node computes
+	// again to check it; 0 is off. Values that differ are recomputed all the same.
+	AuditRate float64 `flag:"audit-rate" validate:"min=0,max=1"`
 	// Limits bound what clients can ask for.
 	Limits jobs.Limits
 }
@@ -67,6 +70,7 @@ func Default() Config {
 		Retention:          30 * 24 * time.Hour,
 		CacheEntries:       65_536,
 		CheckpointInterval: 10 * time.Second,
+		AuditRate:          0.001,
 		Limits:             jobs.DefaultLimits(),
 	}
 }

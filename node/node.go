@@ -58,7 +58,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	watcher := &hook{}
 	st, err := store.Open(context.Background(), cfg.DataDir, store.Options{
 		Node: cfg.Name, Now: parts.Now, Limits: cfg.Limits, Log: parts.Log, DSN: parts.StoreDSN,
-		OnStamp: watcher.stamped, OnCommit: watcher.committed,
+		OnStamp: watcher.stamped, OnCommit: watcher.committed, OnDisagree: watcher.disagreed,
 	})
 	if err != nil {
 		return nil, err
@@ -109,6 +109,12 @@ func (h *hook) committed(changed []jobs.Changed) {
 	if h.pair != nil {
 		h.pair.Committed(changed)
 		h.queue.watch.committed(changed)
+	}
+}
+
+func (h *hook) disagreed(here, came, merged jobs.Job) {
+	if h.queue != nil {
+		h.queue.audit.disagree(here, came, merged)
 	}
 }
 

@@ -79,6 +79,7 @@ func (n *Node) Run(ctx context.Context) error {
 	computing := start(func() error { return n.compute(work) })
 	pair := start(func() error { return n.pair.Run(work) })
 	helping := start(func() error { return n.help(work) })
+	auditing := start(func() error { return n.queue.audit.run(work) })
 	api := start(func() error {
 		if err := n.server.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve the API: %w", err)
@@ -94,6 +95,7 @@ func (n *Node) Run(ctx context.Context) error {
 	case <-keep.done:
 	case <-pair.done:
 	case <-helping.done:
+	case <-auditing.done:
 	case <-api.done:
 	}
 	stopServe()
@@ -103,7 +105,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.queue.stop()
 	n.pair.Stop()
 	stopWork()
-	for _, p := range []*part{computing, loops, keep, helping, pair} {
+	for _, p := range []*part{computing, auditing, loops, keep, helping, pair} {
 		if !p.wait(drainTimeout) {
 			fail(errors.New("a part did not stop in time"))
 		}
@@ -185,8 +187,9 @@ func (n *Node) loop(ctx context.Context) error {
 			if now.Sub(sampled) >= time.Second || now.Before(sampled) {
 				sampled = now
 				n.queue.meter.tick(now)
+				err = n.queue.fillLower(ctx)
 			}
-			err = n.queue.step(ctx, now)
+			err = errors.Join(n.queue.step(ctx, now), err)
 		}
 		if err != nil && ctx.Err() == nil {
 			if n.store.Err() != nil {

@@ -55,6 +55,7 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 		StoreBytes: disk.StoreBytes, WALBytes: disk.WALBytes, DiskFreeBytes: disk.FreeBytes, Writable: disk.Full == nil,
 		Alarms:     s.queue.alarms.Load() + s.store.Disagreements(),
 		WorkerList: workers,
+		Audit:      s.queue.audit.status(),
 		Fleet:      api.FleetStatus{Kind: "none", Instances: []api.Instance{}},
 		Cache: api.CacheStatus{
 			Enabled: s.cfg.CacheEntries > 0, Entries: s.queue.cache.len(), Max: s.cfg.CacheEntries,

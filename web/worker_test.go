@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"workmanager/jobs"
+	"workmanager/jobs/hashchain"
 	"workmanager/node"
 	"workmanager/web/api"
 )
@@ -221,7 +222,7 @@ func TestWorkerLease_over_a_node(t *testing.T) {
 		name, want string
 		report     string
 	}{
-		{"progress", "kept", with(map[string]any{"done": 2})},
+		{"progress", "kept", with(map[string]any{"done": 2, "value": jobs.Value(hashchain.Value([]byte("hello"), 2)).String()})},
 		{"unknown fence of a leased job", "lost", with(map[string]any{"done": 2, "fence": 99})},
 		{"fence of another boot", "lost", with(map[string]any{"done": 2, "boot": someBoot})},
 		{"unknown job", "lost", with(map[string]any{"done": 2, "id": unknown})},

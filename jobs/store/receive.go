@@ -291,9 +291,12 @@ func (w *writer) arrive(old row, in jobs.Row, a jobs.Arrival, boot jobs.ID, copi
 			return err
 		}
 	}
-	if jobs.Disagree(old.job, in.Job) {
+	if jobs.Disagree(old.job, in.Job) || jobs.Diverge(old.job, in.Job) {
 		w.s.disagreements.Add(1)
-		w.s.opt.Log.Error("two different values for one job: one worker of the pair is broken", "job", in.Job.ID, "kept", a.Row.Job.Result)
+		w.s.opt.Log.Error("two different values for one job: one worker of the pair is broken", "job", in.Job.ID, "ended", in.Job.Ended())
+		if w.s.opt.OnDisagree != nil {
+			w.s.opt.OnDisagree(old.job, in.Job, a.Row.Job)
+		}
 	}
 	if !a.Changed {
 		return nil
@@ -382,5 +385,6 @@ func (s *Store) ReceiveCopies(ctx context.Context, boot jobs.ID, rows []jobs.Row
 // and Disagreements how many jobs with two values, since the start.
 func (s *Store) Conflicts() int64 { return s.conflicts.Load() }
 
-// Disagreements returns how many rows came with another value than the one here.
+// Disagreements returns how many rows came with another value than the one
+// here, at their end or at the same checkpoint.
 func (s *Store) Disagreements() int64 { return s.disagreements.Load() }

@@ -32,6 +32,8 @@ func setTwin(f cli.Flag) {
 		f.EnvVars = twin
 	case *cli.Int64Flag:
 		f.EnvVars = twin
+	case *cli.Float64Flag:
+		f.EnvVars = twin
 	case *cli.DurationFlag:
 		f.EnvVars = twin
 	case *cli.GenericFlag:

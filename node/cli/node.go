@@ -35,6 +35,7 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.DurationFlag{Name: "compare-interval", Usage: "compare what the two nodes hold every `DURATION`", Value: def.CompareInterval, Category: groupPair},
 			&cli.IntFlag{Name: "cache", Usage: "remember `N` results, to answer the same work at once; 0 is off", Value: def.CacheEntries},
 			&cli.DurationFlag{Name: "checkpoint-interval", Usage: "make a job's progress durable at most every `DURATION`", Value: def.CheckpointInterval},
+			&cli.Float64Flag{Name: "audit-rate", Usage: "compute this `SHARE` of the work again to check what workers report; 0 is off", Value: def.AuditRate},
 			&cli.GenericFlag{Name: "max-data-bytes", Usage: "`SIZE` of one job's data", Value: &size{def.Limits.DataBytes}, Category: groupLimits},
 			&cli.IntFlag{Name: "max-top", Usage: "`N` results in one pull", Value: def.Limits.Top, Category: groupLimits},
 			&cli.IntFlag{Name: "max-batch-jobs", Usage: "`N` jobs in one batch", Value: def.Limits.BatchJobs, Category: groupLimits},
@@ -52,7 +53,7 @@ func nodeConfig(c *cli.Context) node.Config {
 	cfg := node.Default()
 	cfg.Name, cfg.Listen, cfg.DataDir = c.String("name"), c.String("listen"), c.String("data-dir")
 	cfg.Workers, cfg.Retention, cfg.CacheEntries = c.Int("workers"), c.Duration("retention"), c.Int("cache")
-	cfg.CheckpointInterval = c.Duration("checkpoint-interval")
+	cfg.CheckpointInterval, cfg.AuditRate = c.Duration("checkpoint-interval"), c.Float64("audit-rate")
 	cfg.Gossip, cfg.GossipOptional, cfg.Join = c.String("gossip"), !c.IsSet("gossip") && !c.IsSet("join"), c.StringSlice("join")
 	cfg.Advertise, cfg.GossipMuted = c.String("advertise"), c.Bool("gossip-muted")
 	cfg.Cluster, cfg.CompareInterval = c.String("cluster"), c.Duration("compare-interval")

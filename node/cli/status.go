@@ -79,7 +79,13 @@ func (p *program) printStatus(f string, s api.Status) error {
 	}
 	fmt.Fprintln(p.stdout, forecast(s, time.Now()))
 	if s.Alarms > 0 {
-		fmt.Fprintf(p.stdout, "ALARM: %d jobs have two different values; see the node's log.\n", s.Alarms)
+		fmt.Fprintf(p.stdout, "ALARM: %d times a value was not what another, or recomputing, gave; see the node's log.\n", s.Alarms)
+	}
+	for _, b := range s.Audit.Quarantined[:min(len(s.Audit.Quarantined), 5)] {
+		fmt.Fprintf(p.stdout, "QUARANTINED: worker %s, since %s: %s\n", b.Worker, b.At.Local().Format(time.DateTime), b.Reason)
+	}
+	if n := s.Audit.Disputed + s.Audit.Doubted; n > 0 {
+		fmt.Fprintf(p.stdout, "%s to be recomputed.\n", plural(int64(n), "value"))
 	}
 	for _, line := range peerTrouble(s) {
 		fmt.Fprintln(p.stdout, line)

@@ -151,6 +151,7 @@ type Status struct {
 	Cache         CacheStatus `json:"cache"`
 
 	WorkerList []WorkerStatus `json:"workers_list"` // of this node
+	Audit      AuditStatus    `json:"audit"`        // likewise
 	Fleet      FleetStatus    `json:"fleet"`
 
 	Peer PeerStatus `json:"peer"`

@@ -185,6 +185,8 @@ function showStatus(s) {
   const trouble = [];
   if (!s.writable) trouble.push("■ Submits are refused: " + (s.write_problem || "the store cannot be written") + ". Reads go on.");
   if (s.alarms > 0) trouble.push("■ " + plural(s.alarms, "alarm") + ": different values for one job. See this node's log.");
+  for (const q of s.audit.quarantined.slice(0, 3)) trouble.push("■ Worker " + q.worker + " is quarantined: " + q.reason);
+  if (s.audit.disputed + s.audit.doubted > 0) trouble.push("■ " + plural(s.audit.disputed + s.audit.doubted, "value") + " to be recomputed.");
   if (s.peer.compare.alarms > 0) trouble.push("■ " + plural(s.peer.compare.alarms, "job") + " damaged, or different at the two nodes again after a repair. See this node's log.");
   $("trouble").hidden = trouble.length === 0;
   say($("trouble"), trouble.join("\n"));
