@@ -66,9 +66,9 @@ type Report struct {
 	Rate       float64  // iterations a second of this job, 0 unknown
 	Err        string
 	// Rungs are kept checkpoints of the job that stand at or below Progress, of
-	// which the first is its RungsFrom-th, from 0. A progress report may carry
-	// some of the news only; the last report of a lease carries all that came
-	// under it.
+	// which the first is its RungsFrom-th, from 0. A progress report carries what
+	// came since the last one that was kept, the last report of a lease all that
+	// came under it.
 	RungsFrom int
 	Rungs     Rungs
 }

@@ -43,6 +43,14 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 		r := &batch[i]
 		before := q.table.Done(r.ID)
 		attempts := q.table.Attempts(r.ID)
+		keep := func(j jobs.Job) jobs.Job { return j }
+		if kept, rungs := q.table.Kept(r.ID); len(rungs) > 0 || len(r.Rungs) > 0 {
+			keep = func(j jobs.Job) jobs.Job {
+				j, _ = j.AddRungs(kept, rungs)
+				j, _ = j.AddRungs(r.RungsFrom, r.Rungs.First(jobs.RungsBy(j.Iterations, int(j.Keep), r.Progress.Done)-r.RungsFrom))
+				return j
+			}
+		}
 		var apply func(jobs.Job, store.Clock) (jobs.Job, bool)
 		switch r.Kind {
 		case jobs.ReportValue:
@@ -51,7 +59,11 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 					return j, false
 				}
 				j.Attempts = max(j.Attempts, attempts)
-				return j.Complete(r.Progress.Value, at())
+				done, changed := j.Complete(r.Progress.Value, at())
+				if changed {
+					done = keep(done)
+				}
+				return done, changed
 			}
 		case jobs.ReportFailure:
 			if !q.table.Holds(r.LeaseRef) {
@@ -67,6 +79,7 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				verdicts[i] = jobs.Lost
 				continue
 			}
+			q.table.Keep(r.LeaseRef, r.RungsFrom, r.Rungs)
 			if done := q.table.Done(r.ID); done > before {
 				q.meter.iterations.Add(done - before)
 			}
@@ -86,7 +99,11 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 					return j, false
 				}
 				j.Attempts = max(j.Attempts, attempts)
-				return j.Advance(p)
+				ahead, changed := j.Advance(p)
+				if changed {
+					ahead = keep(ahead)
+				}
+				return ahead, changed
 			}
 		}
 		facts = append(facts, store.Fact{ID: r.ID, Apply: apply})

@@ -25,6 +25,7 @@ type entry struct {
 	iterations uint64
 	start      jobs.Progress // where the next lease begins
 	priority   uint8
+	keep       uint16
 	createdAt  time.Time
 	attempts   uint32
 
@@ -39,6 +40,9 @@ type entry struct {
 	saved    time.Time // when progress was last made durable, or the grant
 	durable  uint64    // the iterations that the row knows of
 	before   uint64    // what it knew before the last Due
+
+	rungs     jobs.Rungs // kept checkpoints reported to this table
+	rungsFrom int        // the place of the first of them
 }
 
 // New returns an empty table whose fences carry boot.
@@ -53,7 +57,7 @@ func (t *Table) Add(j jobs.Job) bool {
 		return false
 	}
 	e := &entry{id: j.ID, v1: j.V1, iterations: j.Iterations, start: j.Start(), durable: j.Start().Done,
-		priority: j.Priority, createdAt: j.CreatedAt, attempts: j.Attempts}
+		priority: j.Priority, keep: j.Keep, createdAt: j.CreatedAt, attempts: j.Attempts}
 	t.entries[j.ID] = e
 	heap.Push(&t.waiting, e)
 	return true
@@ -107,7 +111,7 @@ func (t *Table) Grant(now time.Time, worker string, c jobs.Capacity, ttl time.Du
 		t.hold(now, e, worker, ttl)
 		leases = append(leases, jobs.Lease{
 			LeaseRef: jobs.LeaseRef{ID: e.id, Fence: jobs.Fence{Boot: t.boot, N: e.fence}},
-			V1:       e.v1, Iterations: e.iterations, Start: e.start, TTL: ttl,
+			V1:       e.v1, Iterations: e.iterations, Start: e.start, Keep: e.keep, TTL: ttl,
 		})
 	}
 	return leases
@@ -151,6 +155,33 @@ func (t *Table) Renew(now time.Time, ref jobs.LeaseRef, p jobs.Progress, rate fl
 	}
 	e.rate = rate
 	return true
+}
+
+// Keep takes kept checkpoints reported under a lease, of which the first is the
+// from-th: those that follow what the table has, and that its progress has
+// passed. They stay until the job leaves the table.
+func (t *Table) Keep(ref jobs.LeaseRef, from int, r jobs.Rungs) {
+	e := t.held(ref)
+	if e == nil || e.keep == 0 || len(r) == 0 || from < 0 {
+		return
+	}
+	if len(e.rungs) == 0 {
+		e.rungsFrom = from
+	}
+	end := e.rungsFrom + e.rungs.Len()
+	if from <= end {
+		most := jobs.RungsBy(e.iterations, int(e.keep), e.progress.Done)
+		e.rungs += r.From(end - from).First(most - end)
+	}
+}
+
+// Kept returns the kept checkpoints reported to this table, and the place of
+// the first of them.
+func (t *Table) Kept(id jobs.ID) (from int, r jobs.Rungs) {
+	if e := t.entries[id]; e != nil {
+		return e.rungsFrom, e.rungs
+	}
+	return 0, ""
 }
 
 // Holds reports whether a lease stands.

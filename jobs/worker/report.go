@@ -51,8 +51,9 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 		}
 
 		// Renewals go first: behind a long backlog they would come too late.
-		n := min(maxReport, len(beats))
-		m := min(maxReport-n, len(ended))
+		room := maxReportRungs
+		n := within(beats, maxReport, &room)
+		m := within(ended, maxReport-n, &room)
 		batch = append(append(batch[:0], beats[:n]...), ended[:m]...)
 		if err := w.report(ctx, batch); err != nil {
 			if ctx.Err() == nil && retry.failed() {
@@ -77,6 +78,17 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 	}
 }
 
+// within returns how many of the entries, up to most, have room for what they
+// keep: the one that uses it up is the last.
+func within(entries []entry, most int, room *int) int {
+	n := 0
+	for n < min(most, len(entries)) && *room > 0 {
+		*room -= entries[n].rungs.Len()
+		n++
+	}
+	return n
+}
+
 // collect appends to ended what the cores have posted.
 func (w *worker) collect(ended []entry) []entry {
 	for _, c := range w.cores {
@@ -99,7 +111,9 @@ func (w *worker) heartbeat(beats []entry) []entry {
 			c.mu.Lock()
 		}
 		if !h.ended {
-			beats = append(beats, entry{held: h, kind: jobs.ReportProgress, reached: h.reached, rate: h.rate})
+			beats = append(beats, entry{
+				held: h, kind: jobs.ReportProgress, reached: h.reached, rate: h.rate, rungs: h.rungs.From(h.told), rungsFrom: h.rungsFrom + h.told,
+			})
 		}
 		if c != nil {
 			c.mu.Unlock()
@@ -113,7 +127,7 @@ func (w *worker) heartbeat(beats []entry) []entry {
 func (w *worker) report(ctx context.Context, batch []entry) error {
 	reports := make([]jobs.Report, len(batch))
 	for i, e := range batch {
-		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, V1: e.held.lease.V1, Iterations: e.held.lease.Iterations, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err}
+		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, V1: e.held.lease.V1, Iterations: e.held.lease.Iterations, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err, RungsFrom: e.rungsFrom, Rungs: e.rungs}
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
@@ -132,6 +146,8 @@ func (w *worker) report(ctx context.Context, batch []entry) error {
 			w.remove(e.held)
 		} else if verdicts[i] != jobs.Kept {
 			w.drop(e.held)
+		} else {
+			e.held.told = e.rungsFrom - e.held.rungsFrom + e.rungs.Len()
 		}
 	}
 	if len(w.all) == 0 && w.idleFrom.IsZero() {
