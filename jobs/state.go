@@ -154,13 +154,14 @@ func (j Job) Lose(now time.Time) (Job, bool) {
 	return j, true
 }
 
-// Purge erases v1, value and checkpoint; an open job becomes cancelled first.
+// Purge erases v1, value and checkpoints; an open job becomes cancelled first.
 func (j Job) Purge(now time.Time) (Job, bool) {
 	if j.Purged {
 		return j, false
 	}
 	j, _ = j.Cancel(now)
 	j.V1, j.Result, j.Checkpoint = Value{}, Value{}, Progress{}
+	j.Keep, j.Rungs, j.ResumedFrom = 0, "", 0
 	j.Verified, j.Purged = false, true
 	return j, true
 }

@@ -47,6 +47,7 @@ type origin struct {
 // quarantine is why a worker gets nothing more from this node.
 type quarantine struct {
 	worker string
+	as     string // see barredAs
 	reason string
 	job    jobs.ID
 	at     time.Time
@@ -158,11 +159,20 @@ func (a *auditor) reportedHere(id jobs.ID) bool {
 }
 
 // isBarred reports whether a worker is quarantined.
-func (a *auditor) isBarred(worker string) bool {
+func (a *auditor) isBarred(w jobs.Worker) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	_, ok := a.barred[worker]
+	_, ok := a.barred[barredAs(w.Key())]
 	return ok
+}
+
+// barredAs returns what stands for all processes of a worker's name elsewhere,
+// or for the worker in this process, which a name elsewhere may equal.
+func barredAs(key string) string {
+	if name, _, elsewhere := strings.Cut(key, "/"); elsewhere {
+		return name + "/"
+	}
+	return key
 }
 
 // blame acts on a worker that said what is wrong.
@@ -207,24 +217,24 @@ func (a *auditor) doubtAll(worker string) {
 // and its last results are recomputed. All processes of its name are meant: the
 // machine is at fault, and a worker that is started again has another instance.
 func (a *auditor) quarantine(key string, id jobs.ID, reason string) {
-	name, _, _ := strings.Cut(key, "/")
+	name, as := strings.TrimSuffix(barredAs(key), "/"), barredAs(key)
 	a.mu.Lock()
-	if _, ok := a.barred[name]; ok {
+	if _, ok := a.barred[as]; ok {
 		a.mu.Unlock()
 		return
 	}
 	if len(a.quarantined) == maxQuarantined {
-		delete(a.barred, a.quarantined[0].worker)
+		delete(a.barred, a.quarantined[0].as)
 		a.quarantined = slices.Delete(a.quarantined, 0, 1)
 	}
-	a.quarantined = append(a.quarantined, &quarantine{name, reason, id, a.q.now()})
-	a.barred[name] = struct{}{}
+	a.quarantined = append(a.quarantined, &quarantine{name, as, reason, id, a.q.now()})
+	a.barred[as] = struct{}{}
 	a.mu.Unlock()
 
 	keys, back := []string{key}, 0
 	a.q.mu.Lock()
 	for other, s := range a.q.workers {
-		if s.worker.Name == name && other != key {
+		if barredAs(s.worker.Key()) == as && other != key {
 			keys = append(keys, other)
 		}
 	}

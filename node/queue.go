@@ -163,7 +163,7 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 		if len(leases) > 0 {
 			return q.received(ctx, w, leases), nil
 		}
-		if q.audit.isBarred(w.Name) {
+		if q.audit.isBarred(w) {
 			q.sit(ctx, timeout)
 			return nil, nil
 		}
@@ -217,7 +217,7 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := q.now()
-	if q.audit.isBarred(w.Name) {
+	if q.audit.isBarred(w) {
 		return nil, nil
 	}
 	q.saw(now, w)

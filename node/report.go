@@ -16,7 +16,7 @@ func (q *Queue) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) 
 		return nil, err
 	}
 	verdicts := make([]jobs.Verdict, len(batch))
-	if q.audit.isBarred(w.Name) { // not even a right value is taken from it: it would have to be computed again
+	if q.audit.isBarred(w) { // not even a right value is taken from it: it would have to be computed again
 		for i := range verdicts {
 			verdicts[i] = jobs.Lost
 		}
@@ -60,6 +60,14 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 		r := &batch[i]
 		before := q.table.Done(r.ID)
 		attempts := q.table.Attempts(r.ID)
+		keep := func(j jobs.Job) jobs.Job { return j }
+		if kept, rungs := q.table.Kept(r.ID); len(rungs) > 0 || len(r.Rungs) > 0 {
+			keep = func(j jobs.Job) jobs.Job {
+				j, _ = j.AddRungs(kept, rungs)
+				j, _ = j.AddRungs(r.RungsFrom, r.Rungs.First(jobs.RungsBy(j.Iterations, int(j.Keep), r.Progress.Done)-r.RungsFrom))
+				return j
+			}
+		}
 		var apply func(jobs.Job, store.Clock) (jobs.Job, bool)
 		switch r.Kind {
 		case jobs.ReportValue:
@@ -79,7 +87,11 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 					return j, false
 				}
 				j.Attempts = max(j.Attempts, attempts)
-				return j.Complete(r.Progress.Value, at())
+				done, changed := j.Complete(r.Progress.Value, at())
+				if changed {
+					done = keep(done)
+				}
+				return done, changed
 			}
 		case jobs.ReportFailure:
 			if !q.table.Holds(r.LeaseRef) {
@@ -101,6 +113,7 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				verdicts[i] = jobs.Lost
 				continue
 			}
+			q.table.Keep(r.LeaseRef, r.RungsFrom, r.Rungs)
 			if done := q.table.Done(r.ID); done > before {
 				q.meter.iterations.Add(done - before)
 				q.audit.segment(w.Key(), r, reached)
@@ -121,7 +134,11 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 					return j, false
 				}
 				j.Attempts = max(j.Attempts, attempts)
-				return j.Advance(p)
+				ahead, changed := j.Advance(p)
+				if changed {
+					ahead = keep(ahead)
+				}
+				return ahead, changed
 			}
 		}
 		facts = append(facts, store.Fact{ID: r.ID, Apply: apply})

@@ -160,6 +160,7 @@ func (e *Engine) serveFind(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not here", http.StatusNotFound)
 		return
 	}
+	v.Rungs = v.Rungs.First(fewRungs)                                                                                                                   // it is asked for its progress, and often
 	body, _ := json.Marshal(foundJob{Row: appendRowFields(nil, &jobs.Row{Job: v.Job}), Leased: v.Leased, Done: v.Done, Rate: v.Rate, Worker: v.Worker}) // plain fields never fail
 	writeBody(w, body)
 }

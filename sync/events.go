@@ -141,7 +141,7 @@ func (o *outbox) put(changed []jobs.Changed, peer jobs.ID) (dropped int) {
 	defer o.mu.Unlock()
 	for i := range changed {
 		c := &changed[i]
-		if c.Via != (jobs.ID{}) && c.Via == peer {
+		if c.Via != (jobs.ID{}) && c.Via == peer || len(c.Job.Rungs) > maxPacket {
 			continue
 		}
 		if _, ok := o.rows[c.Job.ID]; !ok {

@@ -120,7 +120,7 @@ func (a *answer) run(ctx context.Context, req Request) error {
 			if err != nil {
 				return err
 			}
-			return a.finish(&reply)
+			return a.finish(&reply, req.Schema)
 		}
 		if first {
 			h := e.hello()
@@ -144,14 +144,16 @@ func (a *answer) run(ctx context.Context, req Request) error {
 }
 
 // finish sends the rows and the end, and the hello before them if it was not
-// sent yet. A floor that rose meanwhile is told with the next answer.
-func (a *answer) finish(r *Reply) error {
+// sent yet. A floor that rose meanwhile is told with the next answer. schema is
+// the asker's.
+func (a *answer) finish(r *Reply, schema int) error {
 	b := (*a.buf)[:0]
 	if !a.hello {
 		b = appendHello(b, &r.Hello)
 	}
 	for i := range r.Rows {
-		b = appendRow(b, &r.Rows[i])
+		row := forSchema(r.Rows[i], schema)
+		b = appendRow(b, &row)
 	}
 	return a.send(appendEnd(b, &r.End))
 }

@@ -11,10 +11,10 @@ import (
 )
 
 // Bounds of the bodies: a full report, whose values and reasons are as long as
-// can be, is about 7 MB.
+// can be, is about 7 MB, and its kept checkpoints 1.5 MB.
 const (
 	maxLeaseBody  = 64 << 10
-	maxReportBody = 8 << 20
+	maxReportBody = 10 << 20
 	// maxTold bounds the wrong reports of one batch that are told.
 	maxTold = 16
 )
@@ -45,7 +45,7 @@ func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseRepl
 	out := api.LeaseReply{Leases: make([]api.Lease, len(leases)), Nodes: s.nodes()}
 	for i, l := range leases {
 		w := &out.Leases[i]
-		*w = api.Lease{ID: l.ID.String(), Boot: l.Fence.Boot.String(), Fence: l.Fence.N, V1: l.V1.String(), Iterations: l.Iterations, Done: l.Start.Done}
+		*w = api.Lease{ID: l.ID.String(), Boot: l.Fence.Boot.String(), Fence: l.Fence.N, V1: l.V1.String(), Iterations: l.Iterations, Done: l.Start.Done, Keep: l.Keep}
 		if l.Start.Done > 1 {
 			w.Value = l.Start.Value.String()
 		}
@@ -157,6 +157,12 @@ func reportOf(n int, r *api.Report) (out jobs.Report, err error) {
 		if out.Progress.Value, err = jobs.ParseValue(r.Value); err != nil {
 			return wrong("value", "value_error.hex", "is not 128 hexadecimal digits")
 		}
+	}
+	if out.RungsFrom = r.RungsFrom; r.RungsFrom < 0 || r.RungsFrom > jobs.MaxKeep {
+		return wrong("rungs_from", "value_error.number", "%d is not from 0 to %d", r.RungsFrom, jobs.MaxKeep)
+	}
+	if err := out.Rungs.UnmarshalText([]byte(r.Rungs)); err != nil {
+		return wrong("rungs", "value_error.base64", "%v", err)
 	}
 	if out.Rate = r.Rate; !(r.Rate >= 0 && r.Rate <= 1e15) {
 		return wrong("rate", "value_error.number", "%g is not from 0 to 1e15", r.Rate)

@@ -120,7 +120,7 @@ func TestWorkerReport_bad_input(t *testing.T) {
 		"no worker":        {`{"reports":[]}`, "application/json", 422, jobs.CodeInvalid, "name"},
 		"reports is a map": {`{` + workerJSON + `,"reports":{}}`, "application/json", 422, jobs.CodeInvalid, "reports"},
 		"too many":         {`{` + workerJSON + `,"reports":[` + strings.Repeat("{},", 4096) + `{}]}`, "application/json", 422, jobs.CodeInvalid, "4097"},
-		"10 MB":            {`{` + workerJSON + `,"reports":[` + strings.Repeat(" ", 10<<20) + `]}`, "application/json", 413, jobs.CodeTooLarge, "8388608"},
+		"10 MB":            {`{` + workerJSON + `,"reports":[` + strings.Repeat(" ", 10<<20) + `]}`, "application/json", 413, jobs.CodeTooLarge, "10485760"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s.do("POST", "/worker/report", strings.NewReader(row.body), "Content-Type: "+row.media).refused(t, row.status, row.code, row.words)

@@ -29,6 +29,7 @@ type entry struct {
 	iterations uint64
 	start      jobs.Progress // where the next lease begins
 	priority   uint8
+	keep       uint16
 	createdAt  int64 // microseconds
 	attempts   uint32
 	past       *past // nil if there is nothing to remember
@@ -44,6 +45,9 @@ type entry struct {
 	saved    time.Time // when progress was last made durable, or the grant
 	durable  uint64    // the iterations that the row knows of
 	before   uint64    // what it knew before the last Due
+
+	rungs     jobs.Rungs // kept checkpoints reported to this table
+	rungsFrom int        // the place of the first of them
 }
 
 // New returns an empty table whose fences carry boot.
@@ -95,7 +99,7 @@ func (t *Table) Add(j jobs.Job) bool {
 		return false
 	}
 	e := &entry{id: j.ID, v1: j.V1, iterations: j.Iterations, start: j.Start(), durable: j.Start().Done,
-		priority: j.Priority, createdAt: j.CreatedAt.UnixMicro(), attempts: j.Attempts}
+		priority: j.Priority, keep: j.Keep, createdAt: j.CreatedAt.UnixMicro(), attempts: j.Attempts}
 	if done, ok := t.distrust[j.ID]; ok && j.Checkpoint.Done <= done && j.Checkpoint.Done > 0 {
 		e.start, e.past = jobs.Progress{Done: 1, Value: j.V1}, &past{anew: true}
 	}
@@ -159,7 +163,7 @@ func (t *Table) Grant(now time.Time, worker string, c jobs.Capacity, ttl time.Du
 		t.hold(now, e, worker, ttl, jobs.Fence{Boot: t.boot, N: t.fence})
 		leases = append(leases, jobs.Lease{
 			LeaseRef: jobs.LeaseRef{ID: e.id, Fence: e.fence},
-			V1:       e.v1, Iterations: e.iterations, Start: e.start, TTL: ttl,
+			V1:       e.v1, Iterations: e.iterations, Start: e.start, Keep: e.keep, TTL: ttl,
 		})
 	}
 	for _, e := range aside {
@@ -250,6 +254,33 @@ func (t *Table) Renew(now time.Time, ref jobs.LeaseRef, p jobs.Progress, rate fl
 	}
 	e.rate = rate
 	return true
+}
+
+// Keep takes kept checkpoints reported under a lease, of which the first is the
+// from-th: those that follow what the table has, and that its progress has
+// passed. They stay until the job leaves the table.
+func (t *Table) Keep(ref jobs.LeaseRef, from int, r jobs.Rungs) {
+	e := t.held(ref)
+	if e == nil || e.keep == 0 || len(r) == 0 || from < 0 {
+		return
+	}
+	if len(e.rungs) == 0 {
+		e.rungsFrom = from
+	}
+	end := e.rungsFrom + e.rungs.Len()
+	if from <= end {
+		most := jobs.RungsBy(e.iterations, int(e.keep), e.progress.Done)
+		e.rungs += r.From(end - from).First(most - end)
+	}
+}
+
+// Kept returns the kept checkpoints reported to this table, and the place of
+// the first of them.
+func (t *Table) Kept(id jobs.ID) (from int, r jobs.Rungs) {
+	if e := t.entries[id]; e != nil {
+		return e.rungsFrom, e.rungs
+	}
+	return 0, ""
 }
 
 // Holds reports whether a lease stands.

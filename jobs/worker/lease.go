@@ -131,7 +131,8 @@ func (w *worker) add(leases []jobs.Lease) {
 		}
 		h := &block[0]
 		block = block[1:]
-		*h = held{lease: l, since: now, at: len(w.all), reached: l.Start}
+		*h = held{lease: l, since: now, at: len(w.all), reached: l.Start, rungsFrom: jobs.RungsBy(l.Iterations, int(l.Keep), l.Start.Done)}
+		h.nextRung()
 		w.all = append(w.all, h)
 		if l.Start.Done < 1 || l.Start.Done > l.Iterations {
 			// No value can be right from there, and a second try would begin
@@ -249,7 +250,7 @@ func (w *worker) handBackReady() {
 	for _, h := range w.ready {
 		if !h.dropped {
 			h.core, h.ended = w.cores[0], true
-			back = append(back, entry{held: h, kind: jobs.ReportHandBack, reached: h.reached})
+			back = append(back, entry{held: h, kind: jobs.ReportHandBack, reached: h.reached, rungs: h.rungs, rungsFrom: h.rungsFrom})
 		}
 	}
 	w.ready, w.work = nil, jobs.Work{}

@@ -51,8 +51,9 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 		}
 
 		// Renewals go first: behind a long backlog they would come too late.
-		n := min(maxReport, len(beats))
-		m := min(maxReport-n, len(ended))
+		room := maxReportRungs
+		n := within(beats, maxReport, &room)
+		m := within(ended, maxReport-n, &room)
 		batch = append(append(batch[:0], beats[:n]...), ended[:m]...)
 		most := reportTimeout
 		if draining {
@@ -79,6 +80,17 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 		clear(ended[rest:])
 		ended = ended[:rest]
 	}
+}
+
+// within returns how many of the entries, up to most, have room for what they
+// keep: the one that uses it up is the last.
+func within(entries []entry, most int, room *int) int {
+	n := 0
+	for n < min(most, len(entries)) && *room > 0 {
+		*room -= entries[n].rungs.Len()
+		n++
+	}
+	return n
 }
 
 // collect appends to ended what the cores have posted.
@@ -109,7 +121,9 @@ func (w *worker) heartbeat(beats []entry) []entry {
 			c.mu.Lock()
 		}
 		if !h.ended {
-			beats = append(beats, entry{held: h, kind: jobs.ReportProgress, reached: h.reached, rate: h.rate})
+			beats = append(beats, entry{
+				held: h, kind: jobs.ReportProgress, reached: h.reached, rate: h.rate, rungs: h.rungs.From(h.told), rungsFrom: h.rungsFrom + h.told,
+			})
 		}
 		if c != nil {
 			c.mu.Unlock()
@@ -123,7 +137,7 @@ func (w *worker) heartbeat(beats []entry) []entry {
 func (w *worker) report(ctx context.Context, batch []entry, most time.Duration) error {
 	reports := make([]jobs.Report, len(batch))
 	for i, e := range batch {
-		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, V1: e.held.lease.V1, Iterations: e.held.lease.Iterations, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err}
+		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, V1: e.held.lease.V1, Iterations: e.held.lease.Iterations, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err, RungsFrom: e.rungsFrom, Rungs: e.rungs}
 	}
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
@@ -144,6 +158,8 @@ func (w *worker) report(ctx context.Context, batch []entry, most time.Duration) 
 			w.remove(e.held)
 		} else if verdicts[i] != jobs.Kept {
 			w.drop(e.held)
+		} else {
+			e.held.told = e.rungsFrom - e.held.rungsFrom + e.rungs.Len()
 		}
 	}
 	if len(w.all) == 0 && w.idleFrom.IsZero() {

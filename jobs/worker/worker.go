@@ -66,6 +66,9 @@ type Config struct {
 const (
 	// maxLease and maxReport bound the jobs of one call.
 	maxLease, maxReport = 4096, 4096
+	// maxReportRungs bounds the kept checkpoints of one call, 1 MiB, but for the
+	// last lease in it, of which all go.
+	maxReportRungs = 16384
 	// maxHeld bounds the leases a worker has, with those it has ended but not
 	// yet been able to report: they wait in memory until a Source has taken
 	// them. At it no more are taken: about 8 MB.
@@ -144,6 +147,24 @@ type held struct {
 	reached jobs.Progress
 	rate    float64
 	ended   bool
+
+	// rungs are the kept checkpoints passed under this lease, of which the first
+	// is the job's rungsFrom-th. They are guarded as reached is. rungAt is where
+	// the next is, 0 if there is none; it belongs to the core's goroutine.
+	rungs     jobs.Rungs
+	rungsFrom int
+	rungAt    uint64
+	told      int // of rungs, that a report was kept of; the report loop's
+}
+
+// nextRung finds where the next kept checkpoint is. One that cannot be is none:
+// a lease may come from elsewhere.
+func (h *held) nextRung() {
+	h.rungAt = 0
+	keep := int(h.lease.Keep)
+	if i := h.rungsFrom + h.rungs.Len(); i < keep && keep <= jobs.MostRungs(h.lease.Iterations) {
+		h.rungAt = jobs.RungAt(h.lease.Iterations, keep, i)
+	}
 }
 
 // remaining returns the iterations that are left, as last published.

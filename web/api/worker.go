@@ -45,6 +45,7 @@ type Lease struct {
 	Iterations uint64 `json:"iterations"`
 	Done       uint64 `json:"done"`
 	Value      string `json:"value,omitempty"`
+	Keep       uint16 `json:"keep,omitempty"` // checkpoints that the job keeps
 }
 
 // ReportRequest is the body of POST /worker/report.
@@ -73,6 +74,10 @@ type Report struct {
 	Value      string  `json:"value,omitempty"` // reached after Done iterations
 	Rate       float64 `json:"rate,omitempty"`  // iterations a second of this job
 	Error      string  `json:"error,omitempty"` // why it failed
+	// Rungs are kept checkpoints, base64 of 64 bytes each, of which the first is
+	// the RungsFrom-th, from 0.
+	RungsFrom int    `json:"rungs_from,omitempty"`
+	Rungs     string `json:"rungs,omitempty"`
 }
 
 // ReportReply has one verdict for each report, in their order.

@@ -316,6 +316,10 @@ func toReport(r *jobs.Report) api.Report {
 		ID: r.ID.String(), Boot: r.Fence.Boot.String(), Fence: r.Fence.N, V1: r.V1.String(), Iterations: r.Iterations,
 		Done: r.Progress.Done, Rate: finite(r.Rate),
 	}
+	if len(r.Rungs) > 0 {
+		text, _ := r.Rungs.MarshalText() // never fails
+		out.RungsFrom, out.Rungs = r.RungsFrom, string(text)
+	}
 	if r.Progress.Done > 0 {
 		out.Value = r.Progress.Value.String()
 	}
@@ -362,7 +366,7 @@ func toLease(l *api.Lease, ttl float64) (out jobs.Lease, err error) {
 	if out.V1, err = jobs.ParseValue(l.V1); err != nil {
 		return out, err
 	}
-	out.Fence.N, out.Iterations = l.Fence, l.Iterations
+	out.Fence.N, out.Iterations, out.Keep = l.Fence, l.Iterations, l.Keep
 	out.TTL = time.Duration(ttl * float64(time.Second))
 	out.Start = jobs.Progress{Done: l.Done, Value: out.V1}
 	if l.Value != "" {
