@@ -97,7 +97,7 @@ func TestRun_is_not_cut_off_by_its_own_sleep(t *testing.T) {
 		var ahead atomic.Int64 // of the clock
 		now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 		m.enqueue(1e9)
-		stop := start(t, Config{Cores: 1, CutoffTimeout: time.Minute, Now: now, advance: slowly}, m)
+		stop := start(t, Config{Cores: 1, Lanes: 1, CutoffTimeout: time.Minute, Now: now, advance: slowly}, m) // full: it takes no leases
 		time.Sleep(10 * time.Second)
 		ahead.Store(int64(time.Hour))
 		time.Sleep(10 * time.Second)
@@ -108,6 +108,22 @@ func TestRun_is_not_cut_off_by_its_own_sleep(t *testing.T) {
 	})
 }
 
+// A worker that is full asks for nothing: its heartbeats tell that it is heard.
+func TestRun_is_not_cut_off_while_reports_arrive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		away := cut(m)
+		m.enqueue(1e9)
+		stop := start(t, Config{Cores: 1, Lanes: 1, CutoffTimeout: 20 * time.Second, advance: slowly}, m)
+		time.Sleep(time.Second)
+		away.Store(true)
+		time.Sleep(10 * time.Second)
+		away.Store(false)
+		time.Sleep(30 * time.Second)
+		stop() // fails the test if Run had ended with an error
+	})
+}
+
 // A drain that meets a silent node has time for another try.
 func TestRun_drains_through_a_silent_node(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -115,9 +131,15 @@ func TestRun_drains_through_a_silent_node(t *testing.T) {
 		draining := atomic.Bool{}
 		calls := atomic.Int64{}
 		m.beforeReport = func(ctx context.Context, _ []jobs.Report) error {
-			if draining.Load() && calls.Add(1) == 1 {
+			if !draining.Load() {
+				return nil
+			}
+			if calls.Add(1) == 1 {
 				<-ctx.Done()
 				return ctx.Err()
+			}
+			if end, ok := ctx.Deadline(); !ok || time.Until(end) > drainTimeout/2 {
+				t.Errorf("a call of the drain may last until %v, half of its time is %v", end, drainTimeout/2)
 			}
 			return nil
 		}
@@ -154,13 +176,32 @@ func TestRun_tiny_jobs_need_no_heartbeat(t *testing.T) {
 	})
 }
 
+// noted tells of the leases that m gives.
+type noted struct {
+	*model
+	note func([]jobs.Lease)
+}
+
+func (n noted) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error) {
+	leases, err := n.model.Lease(ctx, w, c)
+	n.note(leases)
+	return leases, err
+}
+
 // A lease never waits two heartbeats for its first one, however small it is: it
 // would end.
 func TestRun_no_lease_goes_without_a_heartbeat_for_long(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newModel(t)
-		var mu sync.Mutex
+		var mu sync.Mutex // guards last
 		last := map[jobs.ID]time.Time{}
+		src := noted{m, func(leases []jobs.Lease) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, l := range leases {
+				last[l.ID] = time.Now()
+			}
+		}}
 		m.beforeReport = func(_ context.Context, batch []jobs.Report) error {
 			mu.Lock()
 			defer mu.Unlock()
@@ -173,7 +214,7 @@ func TestRun_no_lease_goes_without_a_heartbeat_for_long(t *testing.T) {
 			return nil
 		}
 		m.enqueue(repeat(40, 60_000, 1e6)...)
-		stop := start(t, Config{Cores: 1, Lanes: 4, HeartbeatInterval: 2 * time.Second, advance: slowly}, m)
+		stop := start(t, Config{Cores: 1, Lanes: 4, HeartbeatInterval: 2 * time.Second, advance: slowly}, src)
 		time.Sleep(time.Minute)
 		stop()
 	})
