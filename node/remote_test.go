@@ -285,11 +285,11 @@ func TestRemote_either_node_takes_reports(t *testing.T) {
 		}
 		leases = append(leases, l)
 	}
-	if n := d.a.queue.Nodes(); len(n) != 2 || n[0] != "http://"+d.a.Addr() || n[1] != "http://"+d.b.Addr() {
+	if n, apart := d.a.queue.Nodes(); apart || len(n) != 2 || n[0] != "http://"+d.a.Addr() || n[1] != "http://"+d.b.Addr() {
 		t.Errorf("Nodes() = %v, want %s and %s", n, d.a.Addr(), d.b.Addr())
 	}
-	if n := d.b.queue.Nodes(); len(n) != 2 {
-		t.Errorf("Nodes() = %v, want both", n)
+	if n, apart := d.b.queue.Nodes(); apart || len(n) != 2 {
+		t.Errorf("Nodes() = %v, %t, want both", n, apart)
 	}
 
 	// While its home lives the other asks it, and keeps what it is told.
@@ -327,6 +327,9 @@ func TestRemote_either_node_takes_reports(t *testing.T) {
 	// When it has died the other gives the lease, and the job is at home there.
 	d.a.kill()
 	d.until("b counts a as dead", func() bool { return d.b.pair.MayTakeOver() == "a" })
+	if _, apart := d.b.queue.Nodes(); !apart {
+		t.Error("Nodes() says that the two reach each other")
+	}
 	if v := says(t, d.b.queue, w, leases[0], jobs.ReportProgress, 700, jobs.Value{7}); v != jobs.Kept {
 		t.Errorf("verdict %d on a dead node's job, want kept", v)
 	}
