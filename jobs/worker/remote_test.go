@@ -124,6 +124,44 @@ func TestRun_is_not_cut_off_while_reports_arrive(t *testing.T) {
 	})
 }
 
+// What a worker has comes before what it could have: when its node is back,
+// having forgotten its lease, it is not given its own job from the start.
+func TestRun_goes_on_with_a_job_that_is_leased_to_it_again(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		away := cut(m)
+		m.enqueue(1e9)
+		stop := start(t, Config{Cores: 1, Lanes: 2, HeartbeatInterval: 2 * time.Second, advance: slowly}, m)
+		time.Sleep(9 * time.Second)
+		m.mu.Lock() // the lease ends there, and the job waits again
+		reached := m.jobs[modelID(0)].beats[len(m.jobs[modelID(0)].beats)-1].Done
+		m.jobs[modelID(0)].fence = 0
+		m.held--
+		m.queue = append(m.queue, modelID(0))
+		close(m.wake)
+		m.wake = make(chan struct{})
+		m.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		if j := m.job(0); j.fence == 0 || j.beats[len(j.beats)-1].Done <= reached {
+			t.Errorf("%v, last heartbeat %v, want it to go on beyond %d", j, j.beats[len(j.beats)-1], reached)
+		}
+		// While its node is away it asks for nothing, but that its reports are taken.
+		away.Store(true)
+		time.Sleep(5 * time.Second)
+		leases := m.leases.Load()
+		time.Sleep(5 * time.Second)
+		if n := m.leases.Load() - leases; n != 0 {
+			t.Errorf("asked %d times for leases while its reports failed", n)
+		}
+		away.Store(false)
+		time.Sleep(2 * time.Second)
+		stop()
+		if j := m.job(0); j.handBacks != 1 {
+			t.Errorf("%v, want it handed back once", j)
+		}
+	})
+}
+
 // A drain that meets a silent node has time for another try.
 func TestRun_drains_through_a_silent_node(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
