@@ -42,7 +42,8 @@ func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseRepl
 	if err != nil {
 		return api.LeaseReply{}, err
 	}
-	out := api.LeaseReply{Leases: make([]api.Lease, len(leases)), Nodes: s.nodes()}
+	out := api.LeaseReply{Leases: make([]api.Lease, len(leases))}
+	out.Nodes, out.Apart = s.nodes()
 	for i, l := range leases {
 		w := &out.Leases[i]
 		*w = api.Lease{ID: l.ID.String(), Boot: l.Fence.Boot.String(), Fence: l.Fence.N, V1: l.V1.String(), Iterations: l.Iterations, Done: l.Start.Done, Keep: l.Keep}
@@ -71,7 +72,8 @@ func (s *Server) report(ctx context.Context, req api.ReportRequest) (api.ReportR
 	if err := wrong.err(); err != nil {
 		return api.ReportReply{}, err
 	}
-	out := api.ReportReply{Verdicts: make([]string, len(batch)), Nodes: s.nodes()}
+	out := api.ReportReply{Verdicts: make([]string, len(batch))}
+	out.Nodes, _ = s.nodes()
 	verdicts, err := s.cfg.Leaser.Report(ctx, who, batch)
 	if err != nil {
 		return api.ReportReply{}, err
@@ -86,11 +88,13 @@ var verdictWords = map[jobs.Verdict]string{
 	jobs.Kept: api.VerdictKept, jobs.Lost: api.VerdictLost, jobs.Withdrawn: api.VerdictWithdrawn,
 }
 
-func (s *Server) nodes() []string {
-	if urls := s.cfg.Leaser.Nodes(); urls != nil {
-		return urls
+// nodes is what the Leaser says of the nodes, with a list that is never null.
+func (s *Server) nodes() ([]string, bool) {
+	urls, apart := s.cfg.Leaser.Nodes()
+	if urls == nil {
+		urls = []string{}
 	}
-	return []string{}
+	return urls, apart
 }
 
 // workerOf checks what a worker says of itself. It is shown to people, and

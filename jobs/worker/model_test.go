@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,8 @@ type model struct {
 	beforeReport func(ctx context.Context, batch []jobs.Report) error
 	afterReport  func(batch []jobs.Report) error
 	verdict      func(r jobs.Report) jobs.Verdict // of a lease that is still good
+
+	leases atomic.Int64 // calls of Lease
 
 	mu     sync.Mutex // guards what follows
 	jobs   map[jobs.ID]*modelJob
@@ -93,6 +96,7 @@ func (m *model) enqueue(iterations ...uint64) {
 }
 
 func (m *model) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error) {
+	m.leases.Add(1)
 	if m.beforeLease != nil {
 		if err := m.beforeLease(ctx, c); err != nil {
 			return nil, err

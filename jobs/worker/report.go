@@ -136,9 +136,11 @@ func (w *worker) heartbeat(beats []entry) []entry {
 // changed, and all of batch may be reported again.
 func (w *worker) report(ctx context.Context, batch []entry, most time.Duration) error {
 	reports := make([]jobs.Report, len(batch))
+	w.mu.Lock()
 	for i, e := range batch {
 		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, V1: e.held.lease.V1, Iterations: e.held.lease.Iterations, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err, RungsFrom: e.rungsFrom, Rungs: e.rungs}
 	}
+	w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	verdicts, err := w.src.Report(ctx, w.who(), reports)
@@ -152,11 +154,11 @@ func (w *worker) report(ctx context.Context, batch []entry, most time.Duration) 
 
 	now := w.cfg.Now()
 	w.mu.Lock()
-	w.answered, w.failing = now, false
+	w.answered, w.failing, w.unheard = now, false, false
 	for i, e := range batch {
 		if e.kind != jobs.ReportProgress {
 			w.remove(e.held)
-		} else if verdicts[i] != jobs.Kept {
+		} else if verdicts[i] != jobs.Kept && e.held.lease.LeaseRef == reports[i].LeaseRef {
 			w.drop(e.held)
 		} else {
 			e.held.told = e.rungsFrom - e.held.rungsFrom + e.rungs.Len()
@@ -174,6 +176,9 @@ func (w *worker) report(ctx context.Context, batch []entry, most time.Duration) 
 func (w *worker) remove(h *held) {
 	if h.at < 0 {
 		return
+	}
+	if w.byJob[h.lease.ID] == h {
+		delete(w.byJob, h.lease.ID)
 	}
 	last := len(w.all) - 1
 	w.all[h.at] = w.all[last]

@@ -132,9 +132,9 @@ func Run(ctx context.Context, cfg Config, src Source) error {
 
 // held is one lease and what has become of it.
 type held struct {
-	lease jobs.Lease
-	since time.Time // when the lease came
-	at    int       // its place in worker.all, -1 when it is there no more; guarded by worker.mu
+	lease jobs.Lease // its fence is guarded by worker.mu, the rest stays
+	since time.Time  // when the lease came
+	at    int        // its place in worker.all, -1 when it is there no more; guarded by worker.mu
 
 	// core is nil while the lease waits in worker.ready; guarded by worker.mu.
 	core *core
@@ -188,11 +188,13 @@ type worker struct {
 
 	mu       sync.Mutex // guards what follows
 	all      []*held    // every lease whose last report has not arrived
-	ready    []*held    // leases no core has taken, the oldest first
-	work     jobs.Work  // their remaining iterations
-	idleFrom time.Time  // since when all is empty; zero if it is not
-	answered time.Time  // when a call to the Source went well last
-	failing  bool       // one has failed since
+	byJob    map[jobs.ID]*held
+	ready    []*held   // leases no core has taken, the oldest first
+	work     jobs.Work // their remaining iterations
+	idleFrom time.Time // since when all is empty; zero if it is not
+	answered time.Time // when a call to the Source went well last
+	failing  bool      // one has failed since
+	unheard  bool      // a Lease has failed, and no Report has gone well since
 
 	waiting atomic.Int64 // len(ready), read without mu as a hint
 	idling  atomic.Int64 // cores that are idle, likewise
@@ -228,6 +230,7 @@ func newWorker(cfg Config, src Source) *worker {
 		idleFrom:   cfg.Now(),
 		answered:   cfg.Now(),
 		kernel:     kernel(),
+		byJob:      map[jobs.ID]*held{},
 	}
 	for range cfg.Cores {
 		w.cores = append(w.cores, newCore(w))

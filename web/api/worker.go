@@ -29,11 +29,13 @@ type LeaseRequest struct {
 }
 
 // LeaseReply answers it. TTL is how long each lease lasts, from now and from
-// each report; Nodes are where the APIs of both nodes are.
+// each report; Nodes are where the APIs of both nodes are. Apart says that the
+// two do not reach each other, so that the other may have work too.
 type LeaseReply struct {
 	Leases []Lease  `json:"leases"`
 	TTL    float64  `json:"ttl"` // seconds
 	Nodes  []string `json:"nodes"`
+	Apart  bool     `json:"apart,omitempty"`
 }
 
 // Lease is the right to one job. With no value it starts at v1.

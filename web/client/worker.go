@@ -30,6 +30,9 @@ const (
 	reportTime = 5 * time.Second
 	// shunned is for how long a node that failed is asked last.
 	shunned = 1500 * time.Millisecond
+	// awayFor is for how long a node that failed is not asked for work that it may
+	// have besides the other's.
+	awayFor = 30 * time.Second
 	// maxLearned bounds the nodes that others told of, maxGranters the boots
 	// whose node is known.
 	maxLearned, maxGranters = 4, 16
@@ -46,7 +49,8 @@ type pairState struct {
 }
 
 // Lease returns leases within capacity, from the node that answers. It tries
-// every node once, and those that they told of. See worker.Source.
+// every node once, and those that they told of. A node that has nothing, and does
+// not reach the other, sends the next call there. See worker.Source.
 func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacity) ([]jobs.Lease, error) {
 	wait := max(0, min(capacity.Wait, maxLeaseWait))
 	body, err := json.Marshal(api.LeaseRequest{Worker: toWorker(w), Jobs: min(capacity.Jobs, api.MaxLeases), Iterations: capacity.Iterations, Wait: wait.Seconds()})
@@ -57,6 +61,7 @@ func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacit
 	last := c.pair.last
 	c.pair.mu.Unlock()
 	var leases []jobs.Lease
+	apart := false
 	from, err := c.ask(ctx, "/worker/lease", body, last, wait+leaseSlack, func(r io.Reader) error {
 		var out api.LeaseReply
 		if err := json.NewDecoder(r).Decode(&out); err != nil {
@@ -69,10 +74,14 @@ func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacit
 			}
 		}
 		c.learn(out.Nodes)
+		apart = out.Apart
 		return nil
 	})
 	if err != nil {
 		return nil, err
+	}
+	if apart && len(leases) == 0 {
+		from = c.beside(from)
 	}
 	p := &c.pair
 	p.mu.Lock()
@@ -87,6 +96,21 @@ func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacit
 		}
 	}
 	return leases, nil
+}
+
+// beside returns another node than that one, if there is one that did not fail
+// of late, else that one.
+func (c *Client) beside(from string) string {
+	now := time.Now()
+	p := &c.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, u := range slices.Concat(c.bases, p.learned) {
+		if at, failed := p.failed[u.String()]; u.String() != from && !(failed && now.Sub(at) < awayFor) {
+			return u.String()
+		}
+	}
+	return from
 }
 
 // Report reports each lease to the node that gave it, and where that does not
