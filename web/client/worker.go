@@ -278,7 +278,7 @@ func (c *Client) learn(nodes []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range nodes {
-		u, err := parseBase(s)
+		u, err := parseBase(s, c.CAFile != "")
 		if err != nil {
 			continue // a node cannot know how we reach it
 		}
