@@ -11,6 +11,7 @@ import (
 	"workmanager/jobs"
 	"workmanager/jobs/lease"
 	"workmanager/jobs/store"
+	"workmanager/node/keys"
 	peersync "workmanager/sync"
 )
 
@@ -72,7 +73,7 @@ type seen struct {
 }
 
 // newQueue returns a queue over s. The window is filled by the first steps.
-func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger, c *cache) *Queue {
+func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger, c *cache, k *keys.Keys) *Queue {
 	q := &Queue{
 		node: cfg.Name, advertise: cfg.Advertise, store: s, now: now, log: log, cache: c, checkpoint: cfg.CheckpointInterval,
 		stopping: make(chan struct{}), refill: make(chan struct{}, 1),
@@ -82,6 +83,7 @@ func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger
 	q.pair = peersync.New(peersync.Config{
 		Node: cfg.Name, Cluster: cfg.Cluster, Join: cfg.Join, API: cfg.Advertise, Muted: cfg.GossipMuted,
 		Retention: cfg.Retention, CompareInterval: cfg.CompareInterval, Now: now, Log: log,
+		GossipKeys: k.Gossip(), Dial: k.Dialer(),
 	}, s, q)
 	q.barred = !q.pair.MayLease()
 	boot := s.Boot()

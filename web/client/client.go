@@ -64,7 +64,7 @@ type Client struct {
 	patient *http.Client // for long polls and streams
 	good    atomic.Int32 // index of the base that answered last
 
-	pair pairState // what Lease and Report know of the nodes
+	pair     pairState // what Lease and Report know of the nodes
 	enrolled enrolment
 }
 
