@@ -2,7 +2,13 @@ package web
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"net/http"
+	"net/http/httptest"
 	"testing"
+	"time"
 
 	"workmanager/jobs"
 )
@@ -64,5 +70,37 @@ func TestRules(t *testing.T) {
 		if r.may == 0 {
 			t.Errorf("%s: nobody is said to call it", r.pattern)
 		}
+	}
+}
+
+// keeper knows nobody.
+type keeper struct{}
+
+func (keeper) Tokens() bool                                   { return true }
+func (keeper) Identify(string) (string, string, bool)         { return "", "", false }
+func (keeper) Session(string) (string, string, bool)          { return "", "", false }
+func (keeper) Login(string) (string, time.Time, bool)         { return "", time.Time{}, false }
+func (keeper) Enrol(string, string) (string, time.Time, bool) { return "", time.Time{}, false }
+
+// TestPeer_certificate_ends: a connection that was good does not stay so for
+// ever, and the peer is told to begin a new one.
+func TestPeer_certificate_ends(t *testing.T) {
+	asked := ""
+	s := New(Config{Limits: jobs.DefaultLimits(), Keeper: keeper{}, Peer: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		c, _ := CallerOf(r.Context())
+		asked = c.Name
+	})})
+	call := func(ends time.Time) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("GET", "/peer/changes", nil)
+		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{{Subject: pkix.Name{CommonName: "b"}, NotAfter: ends}}}}
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		return w
+	}
+	if w := call(time.Now().Add(time.Minute)); w.Code != 200 || asked != "b" {
+		t.Errorf("a good certificate: %d, the caller is %q", w.Code, asked)
+	}
+	if w := call(time.Now().Add(-time.Minute)); w.Code != 401 || w.Header().Get("Connection") != "close" {
+		t.Errorf("one whose time is over: %d, Connection %q, want 401 and close", w.Code, w.Header().Get("Connection"))
 	}
 }
