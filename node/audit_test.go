@@ -29,7 +29,7 @@ func newAudited(t *testing.T, rate float64) *audited {
 	t.Cleanup(func() { _ = s.Close() })
 	cfg := Default()
 	cfg.AuditRate = rate
-	a.Queue = newQueue(cfg, s, time.Now, slog.New(slog.NewTextHandler(&a.logs, nil)), newCache(100))
+	a.Queue = newQueue(cfg, s, time.Now, slog.New(slog.NewTextHandler(&a.logs, nil)), newCache(100), nil)
 	take(t, a.Queue, 1) // the first look at the disk
 	return a
 }

@@ -11,6 +11,7 @@ import (
 	"workmanager/jobs"
 	"workmanager/jobs/lease"
 	"workmanager/jobs/store"
+	"workmanager/node/keys"
 	peersync "workmanager/sync"
 )
 
@@ -32,6 +33,7 @@ const (
 type Queue struct {
 	node       string
 	advertise  string // where the API is, host:port; "" or without a host if that is not known
+	scheme     string // of both nodes: http:// or https://
 	store      *store.Store
 	now        func() time.Time
 	log        *slog.Logger
@@ -72,7 +74,7 @@ type seen struct {
 }
 
 // newQueue returns a queue over s. The window is filled by the first steps.
-func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger, c *cache) *Queue {
+func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger, c *cache, k *keys.Keys) *Queue {
 	q := &Queue{
 		node: cfg.Name, advertise: cfg.Advertise, store: s, now: now, log: log, cache: c, checkpoint: cfg.CheckpointInterval,
 		stopping: make(chan struct{}), refill: make(chan struct{}, 1),
@@ -82,7 +84,12 @@ func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger
 	q.pair = peersync.New(peersync.Config{
 		Node: cfg.Name, Cluster: cfg.Cluster, Join: cfg.Join, API: cfg.Advertise, Muted: cfg.GossipMuted,
 		Retention: cfg.Retention, CompareInterval: cfg.CompareInterval, Now: now, Log: log,
+		GossipKeys: k.Gossip(), Dial: k.Dialer(),
 	}, s, q)
+	q.scheme = "http://"
+	if k != nil {
+		q.scheme = "https://"
+	}
 	q.barred = !q.pair.MayLease()
 	boot := s.Boot()
 	q.audit = newAuditor(q, cfg.AuditRate, binary.BigEndian.Uint64(boot[8:]))

@@ -155,7 +155,7 @@ func (q *Queue) verdictThere(ctx context.Context, w jobs.Worker, j jobs.Job) (jo
 func (q *Queue) Nodes() (urls []string, apart bool) {
 	for _, addr := range []string{q.advertise, q.pair.Peer().API} {
 		if addr != "" && addr[0] != ':' {
-			urls = append(urls, "http://"+addr)
+			urls = append(urls, q.scheme+addr)
 		}
 	}
 	return urls, q.pair.Paired() && !q.pair.Connected()

@@ -39,7 +39,7 @@ func (a *alone) start() {
 		a.t.Fatal(err)
 	}
 	a.t.Cleanup(func() { _ = s.Close() }) // perhaps again
-	a.Queue = newQueue(Default(), s, func() time.Time { return a.at }, slog.New(slog.DiscardHandler), newCache(100))
+	a.Queue = newQueue(Default(), s, func() time.Time { return a.at }, slog.New(slog.DiscardHandler), newCache(100), nil)
 	a.step(0)
 	if err := a.fillWindow(a.t.Context()); err != nil { // the first look at the disk
 		a.t.Fatal(err)

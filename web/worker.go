@@ -17,12 +17,17 @@ const (
 	maxReportBody = 10 << 20
 	// maxTold bounds the wrong reports of one batch that are told.
 	maxTold = 16
+	// maxTicket bounds what a report shows of its lease.
+	maxTicket = 64
 )
 
 // lease answers POST /worker/lease: leases, with a wait for the first. A node
 // that stops gives none.
 func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseReply, error) {
 	who, err := workerOf(&req.Worker)
+	if err == nil {
+		_, err = WorkerOf(ctx, who.Name)
+	}
 	if err != nil {
 		return api.LeaseReply{}, err
 	}
@@ -50,6 +55,7 @@ func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseRepl
 		if l.Start.Done > 1 {
 			w.Value = l.Start.Value.String()
 		}
+		w.Ticket = s.ticket(ctx, l.ID)
 		out.TTL = l.TTL.Seconds()
 	}
 	return out, nil
@@ -59,6 +65,9 @@ func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseRepl
 // computed is to arrive.
 func (s *Server) report(ctx context.Context, req api.ReportRequest) (api.ReportReply, error) {
 	who, err := workerOf(&req.Worker)
+	if err == nil {
+		_, err = WorkerOf(ctx, who.Name)
+	}
 	if err != nil {
 		return api.ReportReply{}, err
 	}
@@ -74,14 +83,47 @@ func (s *Server) report(ctx context.Context, req api.ReportRequest) (api.ReportR
 	}
 	out := api.ReportReply{Verdicts: make([]string, len(batch))}
 	out.Nodes, _ = s.nodes()
-	verdicts, err := s.cfg.Leaser.Report(ctx, who, batch)
+	mine, place := batch[:0], make([]int, 0, len(batch)) // what it leased, now or before
+	for i := range batch {
+		out.Verdicts[i] = api.VerdictLost
+		if s.mayReport(ctx, &batch[i]) {
+			mine, place = append(mine, batch[i]), append(place, i)
+		}
+	}
+	if n := len(batch) - len(mine); n > 0 {
+		s.log.Warn("reports on jobs that the worker never leased", "worker", who.Key(), "reports", n)
+	}
+	verdicts, err := s.cfg.Leaser.Report(ctx, who, mine)
 	if err != nil {
 		return api.ReportReply{}, err
 	}
 	for i, v := range verdicts {
-		out.Verdicts[i] = verdictWords[v]
+		out.Verdicts[place[i]] = verdictWords[v]
 	}
 	return out, nil
+}
+
+// ticket returns what the caller shows when it reports on a job, "" where
+// nobody shows anything.
+func (s *Server) ticket(ctx context.Context, id jobs.ID) string {
+	c, known := CallerOf(ctx)
+	t, ok := s.cfg.Keeper.(Tickets)
+	if !known || !ok {
+		return ""
+	}
+	return t.Ticket(c.Name, id)
+}
+
+// mayReport tells whether the caller once leased the job that it reports on. It
+// is told that others are lost and no more, for it may hold a ticket by a key
+// that is no longer good, among others that are.
+func (s *Server) mayReport(ctx context.Context, r *jobs.Report) bool {
+	c, known := CallerOf(ctx)
+	if !known {
+		return true // on loopback workers have no credentials
+	}
+	t, ok := s.cfg.Keeper.(Tickets)
+	return ok && c.Role == Worker && t.Leased(c.Name, r.ID, r.Ticket)
 }
 
 var verdictWords = map[jobs.Verdict]string{
@@ -136,7 +178,10 @@ func reportOf(n int, r *api.Report) (out jobs.Report, err error) {
 	if err := jobs.CheckIterations(r.Iterations); err != nil {
 		return wrong("iterations", "value_error.number", "%d is not from 1 to %d (2^53)", r.Iterations, uint64(jobs.MaxIterations))
 	}
-	out.Iterations = r.Iterations
+	out.Iterations, out.Ticket = r.Iterations, r.Ticket
+	if len(r.Ticket) > maxTicket {
+		return wrong("ticket", "value_error.length", "has %d bytes, at most %d are allowed", len(r.Ticket), maxTicket)
+	}
 	switch r.Kind {
 	case api.ReportProgress:
 		out.Kind = jobs.ReportProgress

@@ -138,7 +138,7 @@ func (w *worker) report(ctx context.Context, batch []entry, most time.Duration) 
 	reports := make([]jobs.Report, len(batch))
 	w.mu.Lock()
 	for i, e := range batch {
-		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, V1: e.held.lease.V1, Iterations: e.held.lease.Iterations, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err, RungsFrom: e.rungsFrom, Rungs: e.rungs}
+		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, V1: e.held.lease.V1, Iterations: e.held.lease.Iterations, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err, RungsFrom: e.rungsFrom, Rungs: e.rungs, Ticket: e.held.lease.Ticket}
 	}
 	w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, most)

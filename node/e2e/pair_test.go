@@ -123,6 +123,9 @@ func (s *half) argv() []string {
 	if os.Getenv("WORKMANAGER_E2E_MUTED") != "" { // gossip tells nothing once the two have met: only slower
 		argv = append(argv, "--gossip-muted")
 	}
+	if s.host != nil { // its addresses are not loopback, and nobody else is on that network
+		argv = append(argv, "--insecure")
+	}
 	return append(append(argv, s.p.flags...), s.flags...)
 }
 

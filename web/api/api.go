@@ -172,6 +172,8 @@ type Status struct {
 	Fleet      FleetStatus    `json:"fleet"`
 
 	Peer PeerStatus `json:"peer"`
+
+	Certificate *CertificateStatus `json:"certificate,omitempty"` // where there is TLS
 }
 
 // SessionNone is the session of a node that has no peer and looks for none.
@@ -282,6 +284,28 @@ type FleetStatus struct {
 type Instance struct {
 	ID    string `json:"id"`
 	State string `json:"state"`
+}
+
+// CertificateStatus is until when a node's certificate, and that of the pair's
+// own authority, are good.
+type CertificateStatus struct {
+	ExpiresAt   time.Time `json:"expires_at"`
+	DaysLeft    int       `json:"days_left"` // whole days, negative once it is past
+	CAExpiresAt time.Time `json:"ca_expires_at"`
+	CADaysLeft  int       `json:"ca_days_left"`
+}
+
+// EnrolRequest is the body of POST /worker/enrol, whose token is in the header.
+type EnrolRequest struct {
+	Name string `json:"name"`
+}
+
+// EnrolResponse is a worker's credential, which it shows as a Bearer token.
+type EnrolResponse struct {
+	Name       string    `json:"name"`
+	Credential string    `json:"credential"`
+	ExpiresAt  time.Time `json:"expires_at"`
+	TTLSeconds float64   `json:"ttl_seconds"`
 }
 
 // Health answers /healthz and /readyz.

@@ -47,7 +47,8 @@ type Lease struct {
 	Iterations uint64 `json:"iterations"`
 	Done       uint64 `json:"done"`
 	Value      string `json:"value,omitempty"`
-	Keep       uint16 `json:"keep,omitempty"` // checkpoints that the job keeps
+	Keep       uint16 `json:"keep,omitempty"`   // checkpoints that the job keeps
+	Ticket     string `json:"ticket,omitempty"` // shown with every report, where credentials are asked for
 }
 
 // ReportRequest is the body of POST /worker/report.
@@ -73,9 +74,10 @@ type Report struct {
 	Iterations uint64  `json:"iterations"`
 	Kind       string  `json:"kind"`
 	Done       uint64  `json:"done"`
-	Value      string  `json:"value,omitempty"` // reached after Done iterations
-	Rate       float64 `json:"rate,omitempty"`  // iterations a second of this job
-	Error      string  `json:"error,omitempty"` // why it failed
+	Value      string  `json:"value,omitempty"`  // reached after Done iterations
+	Rate       float64 `json:"rate,omitempty"`   // iterations a second of this job
+	Error      string  `json:"error,omitempty"`  // why it failed
+	Ticket     string  `json:"ticket,omitempty"` // of the lease
 	// Rungs are kept checkpoints, base64 of 64 bytes each, of which the first is
 	// the RungsFrom-th, from 0.
 	RungsFrom int    `json:"rungs_from,omitempty"`

@@ -337,7 +337,9 @@ function connect() {
   });
   es.addEventListener("error", () => {
     // A broken connection is opened again by the browser, a refused one is not.
-    if (es.readyState === EventSource.CLOSED && es === stream) retry = setTimeout(connect, 3000);
+    if (es.readyState !== EventSource.CLOSED || es !== stream) return;
+    retry = setTimeout(connect, 3000);
+    fetch("/v1/status").then((r) => { if (r.status === 401) location.assign("/login"); }, () => {});
   });
 }
 
@@ -364,7 +366,8 @@ function quote(s) {
 function curlLine() {
   const name = $("file").files[0]?.name ?? "FILE";
   const n = $("iterations").value.trim() || "1000000";
-  return `curl -T ${quote(name)} ${quote(`${location.origin}/enqueue?iterations=${encodeURIComponent(n)}`)}`;
+  const token = location.protocol === "https:" ? '--cacert "$WORKMANAGER_CA" -H "Authorization: Bearer $WORKMANAGER_TOKEN" ' : "";
+  return `curl ${token}-T ${quote(name)} ${quote(`${location.origin}/enqueue?iterations=${encodeURIComponent(n)}`)}`;
 }
 
 function showCurl() {
@@ -444,6 +447,7 @@ $("iterations").addEventListener("input", showCurl);
 copies($("curl-copy"), curlLine);
 copies($("last-copy"), () => jobs.get(last)?.value ?? "");
 
+$("logout").hidden = location.protocol !== "https:";
 showTheme();
 showCurl();
 showMine();

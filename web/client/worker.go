@@ -242,11 +242,19 @@ func (c *Client) post(ctx context.Context, base *url.URL, path string, body []by
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if token, err := c.shown(ctx, path); err != nil {
+		return err
+	} else if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	resp, err := c.patient.Do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusUnauthorized {
+		c.forget() // the next try enrols anew
+	}
 	if resp.StatusCode/100 != 2 {
 		return refusal(resp)
 	}
@@ -302,9 +310,9 @@ func (c *Client) learn(nodes []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range nodes {
-		u, err := parseBase(s)
-		if err != nil {
-			continue // a node cannot know how we reach it
+		u, err := parseBase(s, c.CAFile != "")
+		if err != nil || c.Token != "" && u.Scheme == "http" && !loopback(u.Hostname()) {
+			continue // a node cannot know how we reach it; and no token is sent in the clear
 		}
 		same := func(other *url.URL) bool { return other.String() == u.String() }
 		if slices.ContainsFunc(c.bases, same) {
@@ -338,7 +346,7 @@ func finite(rate float64) float64 {
 func toReport(r *jobs.Report) api.Report {
 	out := api.Report{
 		ID: r.ID.String(), Boot: r.Fence.Boot.String(), Fence: r.Fence.N, V1: r.V1.String(), Iterations: r.Iterations,
-		Done: r.Progress.Done, Rate: finite(r.Rate),
+		Done: r.Progress.Done, Rate: finite(r.Rate), Ticket: r.Ticket,
 	}
 	if len(r.Rungs) > 0 {
 		text, _ := r.Rungs.MarshalText() // never fails
@@ -391,6 +399,7 @@ func toLease(l *api.Lease, ttl float64) (out jobs.Lease, err error) {
 		return out, err
 	}
 	out.Fence.N, out.Iterations, out.Keep = l.Fence, l.Iterations, l.Keep
+	out.Ticket = l.Ticket
 	out.TTL = time.Duration(ttl * float64(time.Second))
 	out.Start = jobs.Progress{Done: l.Done, Value: out.V1}
 	if l.Value != "" {
