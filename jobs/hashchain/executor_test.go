@@ -97,11 +97,11 @@ func TestExecutor(t *testing.T) {
 	t.Run("stays right when a kernel panics", func(t *testing.T) {
 		calls := 0
 		faulty := generic
-		faulty.run = func(v [][64]byte, n uint64) {
+		faulty.run = func(s *state, at int, n uint64) {
 			if calls++; calls == 6 {
 				panic("broken")
 			}
-			generic.run(v, n)
+			generic.run(s, at, n)
 		}
 		e := newExecutor[byte](4, newDispatch([]*kernel{&faulty}))
 		for i := range byte(4) {

@@ -59,7 +59,7 @@ func Measure(ctx context.Context, repetitions int) ([]Measurement, error) {
 			subjects = append(subjects, bareKernel(k))
 		}
 	}
-	_, d := probe()
+	d := current().d
 	for _, iterations := range []uint64{1_000, 10_000} {
 		subjects = append(subjects, executorOf(d, iterations))
 	}
@@ -133,21 +133,50 @@ func baseline() subject {
 }
 
 func bareKernel(k *kernel) subject {
-	first, want := make([][64]byte, k.lanes), make([][64]byte, k.lanes)
-	for i := range first {
-		first[i] = Value([]byte{byte(i)}, 1)
-		want[i] = Value([]byte{byte(i)}, 1+windowSteps)
+	var first, want state
+	for i := range k.lanes {
+		v, w := Value([]byte{byte(i)}, 1), Value([]byte{byte(i)}, 1+windowSteps)
+		first.set(i, &v)
+		want.set(i, &w)
 	}
-	v := make([][64]byte, k.lanes)
+	s := new(state)
 	return subject{
 		Measurement: Measurement{Name: "kernel", Kernel: k.name, Lanes: k.lanes, Chains: k.lanes},
 		window: func() (time.Duration, uint64, bool) {
-			copy(v, first)
+			*s = first
 			from := threadTime()
-			k.advance(v, windowSteps)
-			return threadTime() - from, windowSteps * uint64(k.lanes), slices.Equal(v, want)
+			k.advance(s, k.lanes, windowSteps)
+			spent := threadTime() - from
+			right := true
+			for i := range k.lanes {
+				right = right && s.value(i) == want.value(i)
+			}
+			return spent, windowSteps * uint64(k.lanes), right
 		},
 	}
+}
+
+// stepTimes returns for each kernel what a step of all lanes takes, in
+// nanoseconds: the median of a few short windows, of each in turn.
+func stepTimes(ks []*kernel) []float64 {
+	const windows = 15
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	s := new(state)
+	took := make([][]float64, len(ks))
+	for range windows {
+		for i, k := range ks {
+			from := threadTime()
+			k.run(s, 0, Chunk)
+			took[i] = append(took[i], float64(max(threadTime()-from, 1))/Chunk)
+		}
+	}
+	out := make([]float64, len(ks))
+	for i, t := range took {
+		slices.Sort(t)
+		out[i] = t[windows/2]
+	}
+	return out
 }
 
 // executorOf measures refilling lanes as a worker does. The windows follow on
