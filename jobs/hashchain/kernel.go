@@ -28,6 +28,16 @@ func (s *state) value(lane int) (v [64]byte) {
 	return v
 }
 
+// same tells whether the first lanes hold the same values as those of o.
+func (s *state) same(o *state, lanes int) bool {
+	for w := range s {
+		if !slices.Equal(s[w][:lanes], o[w][:lanes]) {
+			return false
+		}
+	}
+	return true
+}
+
 // move copies the value of one lane into another.
 func (s *state) move(to, from int) {
 	for w := range s {
