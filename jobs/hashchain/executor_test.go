@@ -38,6 +38,24 @@ func TestExecutor(t *testing.T) {
 			}
 		}
 	})
+	t.Run("computes with every kernel alone", func(t *testing.T) {
+		eachKernel(t, func(t *testing.T, k *kernel) {
+			e := newExecutor[byte](MaxLanes, newDispatch([]*kernel{k}))
+			const jobs = 20
+			for next, ended := byte(0), 0; ended < jobs; {
+				for next < jobs && e.Add(chain(next, 1+uint64(next)*53%200)) {
+					next++
+				}
+				e.Advance(30)
+				for _, c := range e.Done() {
+					ended++
+					if want := Value([]byte{c.Tag}, c.Iterations); c.Value != want {
+						t.Errorf("chain %d: %x after %d, want %x", c.Tag, c.Value, c.Iterations, want)
+					}
+				}
+			}
+		})
+	})
 	t.Run("refuses a chain without a free lane", func(t *testing.T) {
 		e := NewExecutor[byte](1)
 		if !e.Add(chain(1, 10)) || e.Add(chain(2, 10)) {
