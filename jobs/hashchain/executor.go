@@ -19,7 +19,7 @@ type Executor[T comparable] struct {
 	active int // the lanes in use are the first ones
 
 	// The lanes, one array a field: kernels want the values side by side.
-	value [MaxLanes][64]byte
+	state state
 	left  [MaxLanes]uint64
 	done  [MaxLanes]uint64
 	tag   [MaxLanes]T
@@ -30,8 +30,7 @@ type Executor[T comparable] struct {
 // NewExecutor returns an executor of that many lanes, at most MaxLanes; 0 takes
 // as many as the machine's kernels want, see [Lanes].
 func NewExecutor[T comparable](lanes int) *Executor[T] {
-	_, d := probe()
-	return newExecutor[T](lanes, d)
+	return newExecutor[T](lanes, current().d)
 }
 
 func newExecutor[T comparable](lanes int, d *dispatch) *Executor[T] {
@@ -63,7 +62,8 @@ func (e *Executor[T]) Add(c Chain[T]) bool {
 		return false
 	}
 	i := e.active
-	e.value[i], e.tag[i] = c.Value, c.Tag
+	e.state.set(i, &c.Value)
+	e.tag[i] = c.Tag
 	e.done[i], e.left[i] = c.Done, c.Iterations-c.Done
 	e.active++
 	return true
@@ -84,9 +84,8 @@ func (e *Executor[T]) Advance(steps uint64) uint64 {
 	k := e.d.byActive[e.active]
 	if n > 0 {
 		for lo := 0; lo < e.active; lo += k.lanes {
-			hi := min(lo+k.lanes, e.active)
-			k.run(e.value[lo:hi], n)
-			for i := lo; i < hi; i++ {
+			k.run(&e.state, lo, n)
+			for i := lo; i < min(lo+k.lanes, e.active); i++ {
 				e.done[i] += n
 				e.left[i] -= n
 			}
@@ -136,7 +135,7 @@ func (e *Executor[T]) All() iter.Seq[Chain[T]] {
 }
 
 func (e *Executor[T]) chain(i int) Chain[T] {
-	return Chain[T]{Tag: e.tag[i], Done: e.done[i], Iterations: e.done[i] + e.left[i], Value: e.value[i]}
+	return Chain[T]{Tag: e.tag[i], Done: e.done[i], Iterations: e.done[i] + e.left[i], Value: e.state.value(i)}
 }
 
 // drop frees lane i. The last lane in use takes its place.
@@ -144,7 +143,8 @@ func (e *Executor[T]) drop(i int) {
 	e.active--
 	last := e.active
 	if i != last {
-		e.value[i], e.tag[i], e.done[i], e.left[i] = e.value[last], e.tag[last], e.done[last], e.left[last]
+		e.state.move(i, last)
+		e.tag[i], e.done[i], e.left[i] = e.tag[last], e.done[last], e.left[last]
 	}
 	var none T
 	e.tag[last] = none // lets go of what a pointer tag holds

@@ -38,6 +38,24 @@ func TestExecutor(t *testing.T) {
 			}
 		}
 	})
+	t.Run("computes with every kernel alone", func(t *testing.T) {
+		eachKernel(t, func(t *testing.T, k *kernel) {
+			e := newExecutor[byte](MaxLanes, newDispatch([]*kernel{k}))
+			const jobs = 20
+			for next, ended := byte(0), 0; ended < jobs; {
+				for next < jobs && e.Add(chain(next, 1+uint64(next)*53%200)) {
+					next++
+				}
+				e.Advance(30)
+				for _, c := range e.Done() {
+					ended++
+					if want := Value([]byte{c.Tag}, c.Iterations); c.Value != want {
+						t.Errorf("chain %d: %x after %d, want %x", c.Tag, c.Value, c.Iterations, want)
+					}
+				}
+			}
+		})
+	})
 	t.Run("refuses a chain without a free lane", func(t *testing.T) {
 		e := NewExecutor[byte](1)
 		if !e.Add(chain(1, 10)) || e.Add(chain(2, 10)) {
@@ -97,11 +115,11 @@ func TestExecutor(t *testing.T) {
 	t.Run("stays right when a kernel panics", func(t *testing.T) {
 		calls := 0
 		faulty := generic
-		faulty.run = func(v [][64]byte, n uint64) {
+		faulty.run = func(s *state, at int, n uint64) {
 			if calls++; calls == 6 {
 				panic("broken")
 			}
-			generic.run(v, n)
+			generic.run(s, at, n)
 		}
 		e := newExecutor[byte](4, newDispatch([]*kernel{&faulty}))
 		for i := range byte(4) {

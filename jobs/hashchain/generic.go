@@ -9,12 +9,12 @@ var generic = kernel{
 	lanes:     1,
 	cost:      829,
 	available: func() bool { return true },
-	run: func(v [][64]byte, n uint64) {
-		x := v[0]
+	run: func(s *state, at int, n uint64) {
+		v := s.value(at)
 		for ; n > 0; n-- {
-			x = sha512.Sum512(x[:])
+			v = sha512.Sum512(v[:])
 		}
-		v[0] = x
+		s.set(at, &v)
 	},
 }
 

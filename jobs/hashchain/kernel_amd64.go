@@ -3,8 +3,6 @@
 package hashchain
 
 import (
-	"encoding/binary"
-
 	"golang.org/x/sys/cpu"
 )
 
@@ -27,71 +25,56 @@ func Features() []string {
 }
 
 // native lists the kernels of amd64. The costs are cycles a step on Redwood
-// Cove; package cpu also asks whether the system keeps the registers.
+// Cove; package cpu also asks whether the system keeps the registers, and heeds
+// GODEBUG=cpu.avx512f=off,cpu.avx2=off, which makes one machine test as another.
 var native = []*kernel{
 	{
 		name: "single-avx512vl", lanes: 1, cost: 560,
 		available: func() bool { return cpu.X86.HasBMI2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512VL },
-		run:       func(v [][64]byte, n uint64) { run1(v, n, stepsSingleVL) },
+		run:       func(s *state, at int, n uint64) { run1(s, at, n, stepsSingleVL) },
 	},
 	{
 		name: "single-avx2", lanes: 1, cost: 588,
 		available: func() bool { return cpu.X86.HasBMI2 && cpu.X86.HasAVX2 },
-		run:       func(v [][64]byte, n uint64) { run1(v, n, stepsSingle) },
+		run:       func(s *state, at int, n uint64) { run1(s, at, n, stepsSingle) },
 	},
 	{
 		name: "avx512", lanes: 8, cost: 1030,
 		available: func() bool { return cpu.X86.HasAVX512F && cpu.X86.HasAVX512VL },
-		run: func(v [][64]byte, n uint64) {
-			var st [8][8]uint64
-			for l := range v {
-				for w := range 8 {
-					st[w][l] = binary.BigEndian.Uint64(v[l][8*w:])
-				}
-			}
-			stepsAVX512(&st, n)
-			for l := range v {
-				for w := range 8 {
-					binary.BigEndian.PutUint64(v[l][8*w:], st[w][l])
-				}
-			}
-		},
+		run:       func(s *state, _ int, n uint64) { stepsAVX512((*[8][8]uint64)(s), n) },
 	},
 	{
 		name: "avx512vl", lanes: 4, cost: 722,
 		available: func() bool { return cpu.X86.HasAVX512F && cpu.X86.HasAVX512VL },
-		run:       func(v [][64]byte, n uint64) { run4(v, n, stepsAVX512VL) },
+		run:       func(s *state, at int, n uint64) { run4(s, at, n, stepsAVX512VL) },
 	},
 	{
 		name: "avx2", lanes: 4, cost: 1362,
 		available: func() bool { return cpu.X86.HasAVX2 },
-		run:       func(v [][64]byte, n uint64) { run4(v, n, stepsAVX2) },
+		run:       func(s *state, at int, n uint64) { run4(s, at, n, stepsAVX2) },
 	},
 }
 
-func run1(v [][64]byte, n uint64, steps func(*[8]uint64, uint64)) {
+// run1 and run4 run a kernel of so many lanes: its words lie side by side, so
+// they are copied, at most 256 bytes a slice.
+func run1(s *state, at int, n uint64, steps func(*[8]uint64, uint64)) {
 	var st [8]uint64
-	for w := range 8 {
-		st[w] = binary.BigEndian.Uint64(v[0][8*w:])
+	for w := range s {
+		st[w] = s[w][at]
 	}
 	steps(&st, n)
-	for w := range 8 {
-		binary.BigEndian.PutUint64(v[0][8*w:], st[w])
+	for w := range s {
+		s[w][at] = st[w]
 	}
 }
 
-// run4 runs a kernel of 4 lanes: the words of a value lie apart in it.
-func run4(v [][64]byte, n uint64, steps func(*[8][4]uint64, uint64)) {
+func run4(s *state, at int, n uint64, steps func(*[8][4]uint64, uint64)) {
 	var st [8][4]uint64
-	for l := range v {
-		for w := range 8 {
-			st[w][l] = binary.BigEndian.Uint64(v[l][8*w:])
-		}
+	for w := range s {
+		st[w] = [4]uint64(s[w][at:])
 	}
 	steps(&st, n)
-	for l := range v {
-		for w := range 8 {
-			binary.BigEndian.PutUint64(v[l][8*w:], st[w][l])
-		}
+	for w := range s {
+		*(*[4]uint64)(s[w][at:]) = st[w]
 	}
 }

@@ -3,6 +3,8 @@ package hashchain
 import (
 	"bytes"
 	"crypto/sha512"
+	"os"
+	"strings"
 	"testing"
 )
 
@@ -25,39 +27,56 @@ func TestKernel(t *testing.T) {
 	eachKernel(t, func(t *testing.T, k *kernel) {
 		t.Run("golden values", func(t *testing.T) {
 			for _, v := range vectors(t) {
-				lanes := make([][64]byte, k.lanes)
-				for i := range lanes {
-					lanes[i] = Value(v.data, 1)
+				var s state
+				first := Value(v.data, 1)
+				for i := range k.lanes {
+					s.set(i, &first)
 				}
-				k.advance(lanes, v.iterations-1)
-				for i, got := range lanes {
-					if !v.matches(got) {
+				k.advance(&s, k.lanes, v.iterations-1)
+				for i := range k.lanes {
+					if got := s.value(i); !v.matches(got) {
 						t.Errorf("%s, lane %d: %x, want %s", v.name, i, got, v.want)
 					}
 				}
 			}
 		})
 		t.Run("every number of chains and a seam", func(t *testing.T) {
-			for chains := 1; chains <= 2*k.lanes; chains++ {
+			for chains := 1; chains <= MaxLanes; chains++ {
 				for _, n := range []uint64{0, 1, 2, 3, 501} {
-					got, seam := seeds(chains), seeds(chains)
-					k.advance(got, n)
-					k.advance(seam, n/3)
-					k.advance(seam, n-n/3)
-					for i := range got {
+					got, seam := seeds(), seeds()
+					k.advance(&got, chains, n)
+					k.advance(&seam, chains, n/3)
+					k.advance(&seam, chains, n-n/3)
+					for i := range chains {
 						want := Value([]byte{byte(i)}, 1+n)
-						if got[i] != want || seam[i] != want {
-							t.Fatalf("%d chains, %d steps, chain %d: %x, in two calls %x, want %x", chains, n, i, got[i], seam[i], want)
+						if got.value(i) != want || seam.value(i) != want {
+							t.Fatalf("%d chains, %d steps, chain %d: %x, in two calls %x, want %x", chains, n, i, got.value(i), seam.value(i), want)
 						}
 					}
 				}
 			}
 		})
-		t.Run("leaves the next values alone", func(t *testing.T) {
-			v := seeds(k.lanes + 1)
-			k.run(v[:k.lanes:k.lanes], 7)
-			if want := Value([]byte{byte(k.lanes)}, 1); v[k.lanes] != want {
-				t.Errorf("the value behind the lanes became %x, want %x", v[k.lanes], want)
+		t.Run("leaves other lanes alone, and the memory around", func(t *testing.T) {
+			for at := 0; at < MaxLanes; at += k.lanes {
+				var guarded struct {
+					before state
+					s      state
+					after  state
+				}
+				guarded.s = seeds()
+				k.run(&guarded.s, at, 7)
+				for i := range MaxLanes {
+					n := uint64(1)
+					if at <= i && i < at+k.lanes {
+						n += 7
+					}
+					if got, want := guarded.s.value(i), Value([]byte{byte(i)}, n); got != want {
+						t.Errorf("lanes from %d on: lane %d became %x, want %x", at, i, got, want)
+					}
+				}
+				if guarded.before != (state{}) || guarded.after != (state{}) {
+					t.Errorf("lanes from %d on: memory around the state was written", at)
+				}
 			}
 		})
 		if !k.right() {
@@ -67,10 +86,44 @@ func TestKernel(t *testing.T) {
 }
 
 func TestKernel_a_wrong_one_is_noticed(t *testing.T) {
-	wrong := generic
-	wrong.run = func(v [][64]byte, n uint64) { generic.run(v, n); v[0][63] ^= 1 }
-	if wrong.right() {
-		t.Error("right() = true for a kernel whose last bit is wrong")
+	for lane := range MaxLanes {
+		wrong := kernel{name: "wrong", lanes: MaxLanes, cost: 1, available: generic.available}
+		wrong.run = func(s *state, at int, n uint64) {
+			generic.advance(s, MaxLanes, n)
+			s[7][lane] ^= 1
+		}
+		if wrong.right() {
+			t.Errorf("right() = true for a kernel whose last bit in lane %d is wrong", lane)
+		}
+		c := try([]*kernel{&generic, &wrong})
+		if !c.list[1].Wrong || c.list[0].Wrong || c.d.byActive[MaxLanes] != &generic {
+			t.Errorf("chose %s among %+v, want the wrong kernel switched off", c.d.byActive[MaxLanes].name, c.list)
+		}
+	}
+}
+
+// TestKernel_never_gets_0_steps: their loops test at the end, so that 0 would
+// be 2^64 steps that nothing can interrupt.
+func TestKernel_never_gets_0_steps(t *testing.T) {
+	k := generic
+	k.run = func(_ *state, _ int, n uint64) { t.Errorf("called for %d steps", n) }
+	s := seeds()
+	k.advance(&s, MaxLanes, 0)
+	e := newExecutor[byte](4, newDispatch([]*kernel{&k}))
+	e.Advance(0)
+	e.Add(Chain[byte]{Tag: 1, Done: 5, Iterations: 5})
+	e.Advance(10)
+	e.Add(Chain[byte]{Tag: 2, Done: 5, Iterations: 50})
+	e.Advance(0)
+}
+
+// TestKernels_of_the_release_machine: where a release is made no kernel may go
+// untested. WORKMANAGER_TEST_KERNELS names those that this machine must have.
+func TestKernels_of_the_release_machine(t *testing.T) {
+	for name := range strings.FieldsSeq(os.Getenv("WORKMANAGER_TEST_KERNELS")) {
+		if _, err := selectKernel(name); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -88,6 +141,11 @@ func TestKernels_the_reference_is_first(t *testing.T) {
 	for _, k := range ks {
 		if k.Wrong {
 			t.Errorf("kernel %s gives wrong values on this machine", k.Name)
+		}
+	}
+	for chains := range MaxLanes + 2 {
+		if _, err := selectKernel(Choice(chains)); err != nil {
+			t.Errorf("Choice(%d): %v", chains, err)
 		}
 	}
 	if n := Lanes(); n < 1 || n > MaxLanes {
@@ -130,47 +188,105 @@ func TestDispatch_takes_the_cheapest(t *testing.T) {
 	}
 }
 
+func TestDispatch_measured(t *testing.T) {
+	single := &kernel{name: "single", lanes: 1, cost: 588}
+	avx2 := &kernel{name: "avx2", lanes: 4, cost: 1362}
+	ks := []*kernel{&generic, single, avx2}
+	d := newDispatch(ks)
+	for _, tt := range []struct {
+		name  string
+		costs []float64
+		lanes int
+		want  [3]string // for 1, 2 and 3 chains
+	}{
+		{"as known", []float64{829, 588, 1362}, 4, [3]string{"single", "single", "avx2"}},
+		{"another scale", []float64{200, 140, 330}, 4, [3]string{"single", "single", "avx2"}},
+		{"within what a short measurement is off", []float64{829, 588, 1150}, 4, [3]string{"single", "single", "avx2"}},
+		{"wide vectors are faster here", []float64{829, 588, 1000}, 4, [3]string{"single", "avx2", "avx2"}},
+		{"vectors are slow here", []float64{400, 588, 4000}, genericLanes, [3]string{"generic", "generic", "generic"}},
+	} {
+		got := d.measured(ks, tt.costs)
+		for i, want := range tt.want {
+			if name := got.byActive[i+1].name; name != want {
+				t.Errorf("%s: %d chains: %s, want %s", tt.name, i+1, name, want)
+			}
+		}
+		if got.lanes != tt.lanes {
+			t.Errorf("%s: %d lanes, want %d", tt.name, got.lanes, tt.lanes)
+		}
+	}
+}
+
+func TestCalibrate(t *testing.T) {
+	defer calibrated.Store(nil)
+	for _, k := range Calibrate() {
+		if (k.Rate > 0) != (k.Available && !k.Wrong) {
+			t.Errorf("%+v: want a rate of each kernel that is used, and of no other", k)
+		}
+		t.Logf("%-15s %.2f M/s", k.Name, k.Rate/1e6)
+	}
+	if got := Kernels(); got[0].Rate == 0 {
+		t.Errorf("Kernels() = %+v, want the rates found", got)
+	}
+	e := NewExecutor[byte](0)
+	for i := range byte(MaxLanes) {
+		e.Add(chain(i, 500))
+	}
+	for e.Active() > 0 {
+		e.Advance(Chunk)
+	}
+	for _, c := range e.Done() {
+		if want := Value([]byte{c.Tag}, 500); c.Value != want {
+			t.Errorf("chain %d: %x, want %x", c.Tag, c.Value, want)
+		}
+	}
+}
+
 // FuzzKernel compares every kernel, in slices of any length, with the standard
-// library.
+// library: every lane has other data, and the slices end where they like.
 func FuzzKernel(f *testing.F) {
 	f.Add([]byte("abc"), uint16(9), []byte{1, 2, 3})
 	f.Add([]byte{}, uint16(1), []byte{})
 	f.Add(bytes.Repeat([]byte{0xa5}, 300), uint16(700), []byte{0, 255, 1})
 	f.Fuzz(func(t *testing.T, data []byte, iterations uint16, slices []byte) {
 		n := uint64(iterations) % 1024
-		want := sha512.Sum512(data)
-		start := want
-		for range n {
-			want = sha512.Sum512(want[:])
+		var start, want state
+		for l := range MaxLanes {
+			v := sha512.Sum512(append(data[:len(data):len(data)], byte(l)))
+			if l == 0 && len(data) >= 64 { // any value at all, not only one of a hash
+				v = [64]byte(data)
+			}
+			start.set(l, &v)
+			for range n {
+				v = sha512.Sum512(v[:])
+			}
+			want.set(l, &v)
 		}
 		for _, k := range registry() {
 			if !k.available() {
 				continue
 			}
-			v := seeds(k.lanes)
-			at := len(data) % k.lanes
-			v[at] = start
-			left := n
-			for _, s := range slices {
-				step := min(uint64(s), left)
-				k.advance(v, step)
-				left -= step
+			s, left := start, n
+			for _, slice := range slices {
+				steps := min(uint64(slice), left)
+				k.advance(&s, MaxLanes, steps)
+				left -= steps
 			}
-			k.advance(v, left)
-			if v[at] != want {
-				t.Errorf("%s: %x after %d steps in slices %v, want %x", k.name, v[at], n, slices, want)
+			k.advance(&s, MaxLanes, left)
+			if s != want {
+				t.Errorf("%s: %x after %d steps in slices %v, want %x", k.name, s, n, slices, want)
 			}
 		}
 	})
 }
 
-// seeds returns v1 of n chains that all differ.
-func seeds(n int) [][64]byte {
-	v := make([][64]byte, n)
-	for i := range v {
-		v[i] = Value([]byte{byte(i)}, 1)
+// seeds returns v1 of chains that all differ, one a lane.
+func seeds() (s state) {
+	for i := range MaxLanes {
+		v := Value([]byte{byte(i)}, 1)
+		s.set(i, &v)
 	}
-	return v
+	return s
 }
 
 func BenchmarkKernel(b *testing.B) {
@@ -179,10 +295,10 @@ func BenchmarkKernel(b *testing.B) {
 			if !k.available() {
 				b.Skip("this machine cannot run it")
 			}
-			v := seeds(k.lanes)
+			s := seeds()
 			hashes := 0
 			for b.Loop() {
-				k.advance(v, Chunk)
+				k.advance(&s, k.lanes, Chunk)
 				hashes += Chunk * k.lanes
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(hashes), "ns/hash")

@@ -15,15 +15,15 @@ var start = time.Now()
 
 // Measurement is one thing measured by [Measure].
 type Measurement struct {
-	Name       string // "baseline", "kernel", "executor" or "cores"
+	Name       string // "baseline", "kernel", "chains", "executor" or "cores"
 	Kernel     string // the kernel that does the work
 	Lanes      int    // the kernel's
 	Chains     int    // active at once
 	Iterations uint64 // of each job of an executor, 0 for all others
 
-	// Nanoseconds of thread CPU time a hash: the median, and what 10 % and
-	// 90 % of the windows stay below.
-	Median, P10, P90 float64
+	// Nanoseconds of thread CPU time a hash: the median, the least, and what
+	// 10 % and 90 % of the windows stay below.
+	Median, Least, P10, P90 float64
 	// Cycles a hash: the median by the clock of each window, as a chain of
 	// dependent multiplications just before and after it tells.
 	Cycles      float64
@@ -40,26 +40,46 @@ const windowSteps = 2000
 // MinRepetitions is the least a median is worth printing for.
 const MinRepetitions = 100
 
-// Measure times, in this order: v = sha512.Sum512(v[:]) as the baseline, every
-// available kernel with all lanes full, the executor with jobs of 1,000 and
-// 10,000 iterations in steady state, and the widest kernel on all cores at once. A repetition is one window of each in
-// turn, so that a wandering clock meets all alike. Fewer than MinRepetitions
-// are raised to it. It returns an error if ctx ends first, or if any value was
-// wrong. It holds its thread, for about 5 ms a repetition.
-func Measure(ctx context.Context, repetitions int) ([]Measurement, error) {
+// Measure times, in this order: v = sha512.Sum512(v[:]) as the baseline; every
+// available kernel with all lanes full, or those named; what is chosen for fewer
+// chains than fill a core; the executor with jobs of 1,000 and 10,000 iterations
+// in steady state; and the widest kernel on all cores at once. A repetition is
+// one window of each in turn, so that a wandering clock meets all alike. Fewer
+// than MinRepetitions are raised to it. It returns an error if ctx ends first,
+// if a name is of no kernel that this machine can run, or if any value was
+// wrong. It holds its thread, for about 10 ms a repetition.
+func Measure(ctx context.Context, repetitions int, names ...string) ([]Measurement, error) {
 	repetitions = max(repetitions, MinRepetitions)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	subjects := []subject{baseline()}
-	bare := map[string]int{} // by kernel, where among the subjects
-	for _, k := range registry() {
-		if k.available() {
-			bare[k.name] = len(subjects)
-			subjects = append(subjects, bareKernel(k))
+	var ks []*kernel
+	d := current().d
+	if len(names) > 0 {
+		for _, name := range names {
+			k, err := selectKernel(name)
+			if err != nil {
+				return nil, err
+			}
+			ks = append(ks, k)
+		}
+		d = newDispatch(ks)
+	} else {
+		for _, k := range registry() {
+			if k.available() {
+				ks = append(ks, k)
+			}
 		}
 	}
-	_, d := probe()
+	subjects := []subject{baseline()}
+	bare := map[string]int{} // by kernel, where among the subjects
+	for _, k := range ks {
+		bare[k.name] = len(subjects)
+		subjects = append(subjects, bareKernel(k))
+	}
+	for chains := 1; chains < d.byActive[d.lanes].lanes; chains++ {
+		subjects = append(subjects, fewChains(d, chains))
+	}
 	for _, iterations := range []uint64{1_000, 10_000} {
 		subjects = append(subjects, executorOf(d, iterations))
 	}
@@ -92,7 +112,7 @@ func Measure(ctx context.Context, repetitions int) ([]Measurement, error) {
 		slices.Sort(cycles[i])
 		m := subjects[i].Measurement
 		m.Cycles = cycles[i][len(s)/2]
-		m.Median, m.P10, m.P90 = s[len(s)/2], s[len(s)/10], s[len(s)*9/10]
+		m.Median, m.Least, m.P10, m.P90 = s[len(s)/2], s[0], s[len(s)/10], s[len(s)*9/10]
 		m.Repetitions = repetitions
 		m.Cores = max(m.Cores, 1)
 		m.Ratio = out[0].Median / m.Median
@@ -133,19 +153,70 @@ func baseline() subject {
 }
 
 func bareKernel(k *kernel) subject {
-	first, want := make([][64]byte, k.lanes), make([][64]byte, k.lanes)
-	for i := range first {
-		first[i] = Value([]byte{byte(i)}, 1)
-		want[i] = Value([]byte{byte(i)}, 1+windowSteps)
-	}
-	v := make([][64]byte, k.lanes)
+	first, want := seedStates(k.lanes)
+	s := new(state)
 	return subject{
 		Measurement: Measurement{Name: "kernel", Kernel: k.name, Lanes: k.lanes, Chains: k.lanes},
 		window: func() (time.Duration, uint64, bool) {
-			copy(v, first)
+			*s = first
 			from := threadTime()
-			k.advance(v, windowSteps)
-			return threadTime() - from, windowSteps * uint64(k.lanes), slices.Equal(v, want)
+			k.advance(s, k.lanes, windowSteps)
+			spent := threadTime() - from
+			return spent, windowSteps * uint64(k.lanes), s.same(&want, k.lanes)
+		},
+	}
+}
+
+// stepTimes returns for each kernel what a step of all lanes takes, in
+// nanoseconds: the median of a few short windows, of each in turn.
+func stepTimes(ks []*kernel) []float64 {
+	const windows = 15
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	s := new(state)
+	took := make([][]float64, len(ks))
+	for range windows {
+		for i, k := range ks {
+			from := threadTime()
+			k.run(s, 0, Chunk)
+			took[i] = append(took[i], float64(max(threadTime()-from, 1))/Chunk)
+		}
+	}
+	out := make([]float64, len(ks))
+	for i, t := range took {
+		slices.Sort(t)
+		out[i] = t[windows/2]
+	}
+	return out
+}
+
+// seedStates returns so many chains that all differ, and where they are after
+// a window.
+func seedStates(chains int) (first, want state) {
+	for i := range chains {
+		v, w := Value([]byte{byte(i)}, 1), Value([]byte{byte(i)}, 1+windowSteps)
+		first.set(i, &v)
+		want.set(i, &w)
+	}
+	return first, want
+}
+
+// fewChains measures an executor with so many chains, which do not end.
+func fewChains(d *dispatch, chains int) subject {
+	e := newExecutor[int](MaxLanes, d)
+	for i := range chains {
+		e.Add(Chain[int]{Tag: i, Iterations: 1 << 53})
+	}
+	first, want := seedStates(chains)
+	k := d.byActive[chains]
+	return subject{
+		Measurement: Measurement{Name: "chains", Kernel: k.name, Lanes: k.lanes, Chains: chains},
+		window: func() (spent time.Duration, hashes uint64, right bool) {
+			e.state = first
+			from := threadTime()
+			hashes = e.Advance(windowSteps)
+			spent = threadTime() - from
+			return spent, hashes, e.state.same(&want, chains)
 		},
 	}
 }

@@ -47,8 +47,9 @@ type Config struct {
 	// CutoffTimeout ends Run, with ErrCutOff, when the Source has only failed
 	// for so long; 0: never.
 	CutoffTimeout time.Duration
-	// Measure takes 20 ms at the start to find out the rate of a core, so that
-	// the Source knows it from the first call on.
+	// Measure takes some 40 ms at the start to find out which kernels are fastest
+	// here and the rate of a core, so that the Source knows it from the first
+	// call on.
 	Measure bool
 	// Nice gives the computing threads a lower priority than the rest of the
 	// process, where the system can.
@@ -229,12 +230,21 @@ func newWorker(cfg Config, src Source) *worker {
 		news:       make(chan struct{}, 1),
 		idleFrom:   cfg.Now(),
 		answered:   cfg.Now(),
-		kernel:     kernel(),
 		byJob:      map[jobs.ID]*held{},
+	}
+	if cfg.Measure {
+		var rates []any
+		for _, k := range hashchain.Calibrate() {
+			if k.Rate > 0 {
+				rates = append(rates, slog.Int(k.Name, int(k.Rate)))
+			}
+		}
+		w.log.Info("measured the kernels", slog.Group("hashes_per_second", rates...))
 	}
 	for range cfg.Cores {
 		w.cores = append(w.cores, newCore(w))
 	}
+	w.kernel = hashchain.Choice(w.cores[0].lanes)
 	if cfg.Measure {
 		rate := measure(w.cores[0].lanes)
 		for _, c := range w.cores {
@@ -261,17 +271,6 @@ func (w *worker) who() jobs.Worker {
 		c.mu.Unlock()
 	}
 	return who
-}
-
-// kernel names the widest kernel that may be used, the last where several are.
-func kernel() string {
-	name, lanes := "", 0
-	for _, k := range hashchain.Kernels() {
-		if k.Available && !k.Wrong && k.Lanes >= lanes {
-			name, lanes = k.Name, k.Lanes
-		}
-	}
-	return name
 }
 
 // measureTime is how long a core's rate is measured before it has work.

@@ -28,6 +28,15 @@ type build struct {
 	Go       string `json:"go"`
 	OS       string `json:"os"`
 	Arch     string `json:"arch"`
+	GOAMD64  string `json:"goamd64,omitempty"` // the instructions the compiler may use
+}
+
+// commit names the revision, and says so if the tree held more.
+func (b build) commit() string {
+	if b.Modified && b.Revision != "" {
+		return b.Revision + " and changes"
+	}
+	return b.Revision
 }
 
 func readBuild() build {
@@ -40,6 +49,8 @@ func readBuild() build {
 		switch s.Key {
 		case "vcs.revision":
 			b.Revision = s.Value
+		case "GOAMD64":
+			b.GOAMD64 = s.Value
 		case "vcs.time":
 			b.Time = s.Value
 		case "vcs.modified":

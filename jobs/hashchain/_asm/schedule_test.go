@@ -64,6 +64,27 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
+// TestSchedule_alternates: a rotate just after another waits for its port, as
+// the rows of three in plain order do.
+func TestSchedule_alternates(t *testing.T) {
+	p := newStep()
+	order, err := p.schedule(zmmWindow, zmmSlack, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := load
+	for at, i := range order {
+		k := p.ops[i].kind
+		if k == load { // on no port
+			continue
+		}
+		if rotates(k) && rotates(before) {
+			t.Errorf("two rotates in a row at %d of %d", at, len(order))
+		}
+		before = k
+	}
+}
+
 // TestPermuted: another order of the operands with its own truth table is the
 // same function.
 func TestPermuted(t *testing.T) {
