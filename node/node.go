@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"workmanager/jobs"
+	"workmanager/jobs/receipt"
 	"workmanager/jobs/store"
 	peersync "workmanager/sync"
 	"workmanager/web"
@@ -68,6 +69,10 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	if err := errors.Join(os.RemoveAll(spill), os.MkdirAll(spill, 0o700)); err != nil {
 		return nil, errors.Join(fmt.Errorf("make folder for replies: %w", err), st.Close())
 	}
+	signing, err := receiptKey(cfg.DataDir)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
 	if n.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", cfg.Listen, err), st.Close())
 	}
@@ -82,8 +87,15 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	watcher.queue, watcher.pair = n.queue, n.pair
 	n.api = web.New(web.Config{
 		Queue: n.queue, Reader: n.queue,
-		Status: &status{cfg: cfg, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now},
-		NewID:  n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
+		Status: &status{cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now},
+		Sign: func(j jobs.Job) (receipt.Signed, error) {
+			r, err := receipt.Of(j, cfg.Name)
+			if err != nil {
+				return receipt.Signed{}, err
+			}
+			return r.Sign(signing)
+		},
+		NewID: n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
 	})
 	routes := http.NewServeMux()
 	routes.Handle("/peer/", n.pair.Handler())

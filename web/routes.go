@@ -29,6 +29,7 @@ func (s *Server) table() []route {
 		{"GET /v1/jobs/{id}", handle(s, s.getJob)},
 		{"DELETE /v1/jobs/{id}", handle(s, s.cancelJob)},
 		{"GET /v1/jobs/{id}/checkpoints", handle(s, s.checkpoints)},
+		{"GET /v1/jobs/{id}/receipt", handle(s, s.receipt)},
 		{"GET /v1/results", handle(s, s.results)},
 		{"GET /v1/status", handle(s, s.status)},
 		{"GET /v1/fleet", handle(s, s.fleet)},

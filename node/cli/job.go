@@ -114,6 +114,12 @@ func (p *program) printJob(v jobs.View) error {
 		line("rate", number(v.Rate)+" it/s, ETA "+roughly(v.ETA()))
 	}
 	line("priority", j.Priority)
+	if j.ResumedFrom > 0 {
+		line("resumed", fmt.Sprintf("from %d, the value of another job over the same data", j.ResumedFrom))
+	}
+	if j.Checkpoints > 0 {
+		line("checkpoints", j.Checkpoints)
+	}
 	line("value", j.Value)
 	line("error", j.Error)
 	line("durability", j.Durability+reason(j.DurabilityReason))
