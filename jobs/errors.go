@@ -12,22 +12,23 @@ type Code string
 
 // The codes, by who can mend them: first the caller, then time, then us.
 const (
-	CodeInvalid     Code = "invalid"      // a value is wrong; Problems says which
-	CodeMalformed   Code = "malformed"    // the request cannot be read at all
-	CodeNotFound    Code = "not_found"    // no such job
-	CodeConflict    Code = "conflict"     // one Idempotency-Key, other data
-	CodeTooLarge    Code = "too_large"    // over a limit in bytes
-	CodeUnsupported Code = "unsupported"  // a media type or encoding we do not take
-	CodeTimeout     Code = "timeout"      // the request came in too slowly
-	CodeBusy        Code = "busy"         // a limit of the whole node; try later
-	CodeStopping    Code = "stopping"     // this node is shutting down; try the other
-	CodeDiskFull    Code = "disk_full"    // no room for the write; reads go on
-	CodeUnavailable Code = "unavailable"  // the answer cannot be known now
-	CodeInternal    Code = "internal"     // our fault; details are in the log
-	CodeNoRoute     Code = "no_route"     // no such route
-	CodeMethod      Code = "method"       // the route knows other methods
-	CodeForbidden   Code = "forbidden"    // the caller may not do this
-	CodeAuth        Code = "unauthorized" // the caller is not known
+	CodeInvalid      Code = "invalid"       // a value is wrong; Problems says which
+	CodeMalformed    Code = "malformed"     // the request cannot be read at all
+	CodeNotFound     Code = "not_found"     // no such job
+	CodeConflict     Code = "conflict"      // one Idempotency-Key, other data
+	CodeNotCompleted Code = "not_completed" // the job has no value, or none any more
+	CodeTooLarge     Code = "too_large"     // over a limit in bytes
+	CodeUnsupported  Code = "unsupported"   // a media type or encoding we do not take
+	CodeTimeout      Code = "timeout"       // the request came in too slowly
+	CodeBusy         Code = "busy"          // a limit of the whole node; try later
+	CodeStopping     Code = "stopping"      // this node is shutting down; try the other
+	CodeDiskFull     Code = "disk_full"     // no room for the write; reads go on
+	CodeUnavailable  Code = "unavailable"   // the answer cannot be known now
+	CodeInternal     Code = "internal"      // our fault; details are in the log
+	CodeNoRoute      Code = "no_route"      // no such route
+	CodeMethod       Code = "method"        // the route knows other methods
+	CodeForbidden    Code = "forbidden"     // the caller may not do this
+	CodeAuth         Code = "unauthorized"  // the caller is not known
 )
 
 // Problem is one thing that is wrong with a request. Loc is where: "query" or

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/ed25519"
 	"log/slog"
 	"slices"
 	"strings"
@@ -367,7 +368,7 @@ func TestAudit_runs(t *testing.T) {
 		}
 		return d.a.queue.audit.checked.Load() >= 60
 	})
-	st, err := (&status{cfg: d.a.cfg, queue: d.a.queue, store: d.a.store, now: time.Now}).Status(context.Background())
+	st, err := (&status{cfg: d.a.cfg, signing: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), queue: d.a.queue, store: d.a.store, now: time.Now}).Status(context.Background())
 	if err != nil || st.Alarms != 0 || len(st.Audit.Quarantined) != 0 || st.Audit.Wrong != 0 {
 		t.Errorf("status says %+v, %v", st.Audit, err)
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -10,10 +11,13 @@ import (
 // cache remembers the newest results by their work, so that the same work is
 // answered at once. It is a ring over a map: the oldest entry makes room. It
 // lives in memory because an index over random v1s would cost more than all
-// else of a completion. It is safe for concurrent use.
+// else of a completion. Of long chains it also knows which began with the same
+// data, so that a longer one goes on where a shorter one ended. It is safe for
+// concurrent use.
 type cache struct {
-	mu    sync.Mutex // guards index, ring, next
+	mu    sync.Mutex // guards what follows, up to max
 	index map[work]int32
+	far   map[jobs.Value][]uint64 // iterations of those of at least minPrefix, by v1, ascending
 	ring  []remembered
 	next  int
 	gone  map[work]struct{} // dropped while the cache is warmed, nil otherwise
@@ -21,7 +25,18 @@ type cache struct {
 
 	max          int
 	hits, misses atomic.Uint64
+	resumed      atomic.Uint64 // longer ones that went on from a shorter one
 }
+
+const (
+	// minPrefix is the shortest chain that another goes on from: what is saved of
+	// shorter ones, a few milliseconds, is not worth a place in a second index,
+	// and tiny jobs, of which there are the most, do not pay for it.
+	minPrefix = 10_000
+	// maxPrefixes bounds the places known of one chain. Of more, the one goes
+	// that stands closest behind another.
+	maxPrefixes = 32
+)
 
 type work struct {
 	v1         jobs.Value
@@ -36,7 +51,7 @@ type remembered struct {
 
 // newCache returns a cache of up to max results; with 0 it remembers nothing.
 func newCache(max int) *cache {
-	return &cache{index: map[work]int32{}, max: max}
+	return &cache{index: map[work]int32{}, far: map[jobs.Value][]uint64{}, max: max}
 }
 
 // get returns the value of the work, nil if it is not remembered.
@@ -54,6 +69,57 @@ func (c *cache) get(v1 jobs.Value, iterations uint64) *jobs.Value {
 	c.hits.Add(1)
 	v := c.ring[i].value
 	return &v
+}
+
+// prefix returns the furthest place that is remembered of the chain of v1 and
+// lies before so many iterations. It reports false if there is none.
+func (c *cache) prefix(v1 jobs.Value, iterations uint64) (jobs.Progress, bool) {
+	if c.max == 0 || iterations <= minPrefix {
+		return jobs.Progress{}, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ends := c.far[v1]
+	i, _ := slices.BinarySearch(ends, iterations)
+	if i == 0 {
+		return jobs.Progress{}, false
+	}
+	n := ends[i-1]
+	c.resumed.Add(1)
+	return jobs.Progress{Done: n, Value: c.ring[c.index[work{v1, n}]].value}, true
+}
+
+// reach adds an end to those of its chain. c.mu is held.
+func (c *cache) reach(w work) {
+	if w.iterations < minPrefix {
+		return
+	}
+	ends := c.far[w.v1]
+	i, _ := slices.BinarySearch(ends, w.iterations)
+	ends = slices.Insert(ends, i, w.iterations)
+	if len(ends) > maxPrefixes {
+		least := 1 // never the last: it is the furthest
+		for k := 2; k < len(ends)-1; k++ {
+			if ends[k]-ends[k-1] < ends[least]-ends[least-1] {
+				least = k
+			}
+		}
+		ends = slices.Delete(ends, least, least+1)
+	}
+	c.far[w.v1] = ends
+}
+
+// lose takes back what reach did. c.mu is held.
+func (c *cache) lose(w work) {
+	ends := c.far[w.v1]
+	i, found := slices.BinarySearch(ends, w.iterations)
+	switch {
+	case !found:
+	case len(ends) == 1:
+		delete(c.far, w.v1)
+	default:
+		c.far[w.v1] = slices.Delete(ends, i, i+1)
+	}
 }
 
 // put remembers a result. A value of one iteration is its own v1 and is not.
@@ -79,9 +145,11 @@ func (c *cache) put(j jobs.Job) {
 	}
 	if old := &c.ring[c.next]; old.used {
 		delete(c.index, old.work)
+		c.lose(old.work)
 	}
 	c.ring[c.next] = remembered{work: w, value: j.Result, used: true}
 	c.index[w] = int32(c.next)
+	c.reach(w)
 	c.next++
 }
 
@@ -95,6 +163,7 @@ func (c *cache) drop(v1 jobs.Value, iterations uint64) {
 	}
 	if i, ok := c.index[w]; ok {
 		delete(c.index, w)
+		c.lose(w)
 		c.ring[i] = remembered{}
 	}
 }
@@ -105,7 +174,7 @@ func (c *cache) clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.ring)
-	c.index, c.ring, c.next = map[work]int32{}, nil, 0
+	c.index, c.far, c.ring, c.next = map[work]int32{}, map[jobs.Value][]uint64{}, nil, 0
 	c.shut = c.gone != nil
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"workmanager/jobs"
+	"workmanager/jobs/receipt"
 	"workmanager/jobs/store"
 	"workmanager/node/keys"
 	peersync "workmanager/sync"
@@ -77,6 +79,10 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	if err := errors.Join(os.RemoveAll(spill), os.MkdirAll(spill, 0o700)); err != nil {
 		return nil, errors.Join(fmt.Errorf("make folder for replies: %w", err), st.Close())
 	}
+	signing, err := receiptKey(cmp.Or(cfg.Keys.Dir, cfg.DataDir)) // init makes one for both nodes
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
 	if n.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", cfg.Listen, err), st.Close())
 	}
@@ -91,8 +97,15 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	watcher.queue, watcher.pair = n.queue, n.pair
 	n.api = web.New(web.Config{
 		Queue: n.queue, Reader: n.queue, Leaser: n.queue,
-		Status: &status{cfg: cfg, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys},
-		NewID:  n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
+		Status: &status{cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys},
+		Sign: func(j jobs.Job) (receipt.Signed, error) {
+			r, err := receipt.Of(j, cfg.Name)
+			if err != nil {
+				return receipt.Signed{}, err
+			}
+			return r.Sign(signing)
+		},
+		NewID: n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
 		Keeper: n.keeper(), Peer: n.pair.Handler(),
 	})
 	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}

@@ -103,7 +103,7 @@ func (q *Queue) Enqueue(ctx context.Context, batch []jobs.Job, ack jobs.Ack) ([]
 	}
 	subs, ids := make([]store.Submission, len(batch)), make([]jobs.ID, len(batch))
 	for i, j := range batch {
-		subs[i], ids[i] = store.Submission{Job: j, Known: q.cache.get(j.V1, j.Iterations)}, j.ID
+		subs[i], ids[i] = q.remembered(j), j.ID
 	}
 	w := q.pair.Expect(ids) // before the commit: the peer may confirm before that returns
 	out, err := q.store.Enqueue(ctx, subs)
@@ -114,6 +114,21 @@ func (q *Queue) Enqueue(ctx context.Context, batch []jobs.Job, ack jobs.Ack) ([]
 	q.add(out)
 	q.confirm(ctx, w, out, ack)
 	return out, nil
+}
+
+// remembered is the submission of a job, with what is known of its chain. One
+// that is to keep checkpoints is computed from its data on, or they would not be.
+func (q *Queue) remembered(j jobs.Job) store.Submission {
+	if j.Keep > 0 {
+		return store.Submission{Job: j}
+	}
+	known := q.cache.get(j.V1, j.Iterations)
+	if known == nil {
+		if p, ok := q.cache.prefix(j.V1, j.Iterations); ok {
+			j.Checkpoint, j.ResumedFrom = p, p.Done
+		}
+	}
+	return store.Submission{Job: j, Known: known}
 }
 
 // add takes new jobs into the window, or leaves them to the disk if it is full.

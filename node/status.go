@@ -3,6 +3,8 @@ package node
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
+	"encoding/hex"
 	"slices"
 	"sync"
 	"time"
@@ -20,6 +22,7 @@ const oldestEvery = time.Second
 // status makes the snapshot that the API, the page, the CLI and the metrics show.
 type status struct {
 	cfg       Config
+	signing   ed25519.PrivateKey
 	version   string
 	startedAt time.Time
 	queue     *Queue
@@ -50,7 +53,8 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 	st := api.Status{
 		Jobs: here - mine + peer.Waiting,
 		Node: s.cfg.Name, Version: s.version, Boot: s.store.Boot().String(), StartedAt: s.startedAt.UTC(), Now: now.UTC(),
-		Leased: mine + peer.Leased, Completed: c.Completed, Failed: c.Failed, Cancelled: c.Cancelled, Pulled: c.Pulled,
+		ReceiptKey: hex.EncodeToString(s.signing.Public().(ed25519.PublicKey)), //nolint:forcetypeassert // as crypto/ed25519 says
+		Leased:     mine + peer.Leased, Completed: c.Completed, Failed: c.Failed, Cancelled: c.Cancelled, Pulled: c.Pulled,
 		RemainingIterations: max(c.Remaining.Float()-unsaved.Float(), 0), OldestQueuedAt: oldest,
 		RateIterations: rates.iterations, RateCompleted: rates.completed, RateEnqueued: rates.enqueued,
 		Retention: s.cfg.Retention.String(), RetentionSecs: s.cfg.Retention.Seconds(),
@@ -61,7 +65,8 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 		Fleet:      api.FleetStatus{Kind: "none", Instances: []api.Instance{}},
 		Cache: api.CacheStatus{
 			Enabled: s.cfg.CacheEntries > 0, Entries: s.queue.cache.len(), Max: s.cfg.CacheEntries,
-			Hits: s.queue.cache.hits.Load(), Misses: s.queue.cache.misses.Load(),
+			Resumed: s.queue.cache.resumed.Load(),
+			Hits:    s.queue.cache.hits.Load(), Misses: s.queue.cache.misses.Load(),
 		},
 		Peer: peer,
 	}

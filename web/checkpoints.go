@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"workmanager/jobs"
+	"workmanager/jobs/receipt"
 	"workmanager/web/api"
 )
 
@@ -27,4 +28,13 @@ func (s *Server) checkpoints(ctx context.Context, req oneJob) (api.Checkpoints, 
 		out.Checkpoints[i] = api.Checkpoint{Done: p.Done, Value: p.Value.String()}
 	}
 	return out, nil
+}
+
+// receipt answers GET /v1/jobs/{id}/receipt.
+func (s *Server) receipt(ctx context.Context, req oneJob) (receipt.Signed, error) {
+	v, err := s.cfg.Reader.Job(ctx, req.id, 0)
+	if err != nil {
+		return receipt.Signed{}, err
+	}
+	return s.cfg.Sign(v.Job)
 }

@@ -2,12 +2,14 @@ package web_test
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 
 	"workmanager/jobs"
 	"workmanager/jobs/hashchain"
+	"workmanager/jobs/receipt"
 	"workmanager/web/api"
 )
 
@@ -94,4 +96,58 @@ func TestCheckpointsRefusals(t *testing.T) {
 	for _, id := range []string{"0193a2c4-7e21-7c3e-9b1a-5d2f60c4e801", "x"} {
 		s.do("GET", "/v1/jobs/"+id+"/checkpoints", nil).refused(t, 404, jobs.CodeNotFound)
 	}
+}
+
+// TestReceipt: a completed job has a receipt, whose signature is good, that says
+// what the job says, and whose digest is that of the checkpoints.
+func TestReceipt(t *testing.T) {
+	t.Parallel()
+	s := startNode(t)
+	for _, keep := range []int{0, 3} {
+		var j api.Job
+		s.do("POST", fmt.Sprintf("/v1/jobs?iterations=9001&checkpoints=%d", keep), strings.NewReader("x"), "Content-Type: text/plain").into(t, &j)
+		if keep > 0 { // it is not answered from what is known
+			s.do("GET", "/v1/jobs/"+j.ID+"?wait=30s", nil).into(t, &j)
+		} else if j.State != "completed" {
+			s.do("GET", "/v1/jobs/"+j.ID+"?wait=30s", nil).into(t, &j)
+		}
+		var list api.Checkpoints
+		s.do("GET", "/v1/jobs/"+j.ID+"/checkpoints", nil).into(t, &list)
+		kept := make([]jobs.Progress, 0, keep)
+		for _, c := range list.Checkpoints[1 : len(list.Checkpoints)-1] {
+			v, err := jobs.ParseValue(c.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept = append(kept, jobs.Progress{Done: c.Done, Value: v})
+		}
+		a := s.do("GET", "/v1/jobs/"+j.ID+"/receipt", nil)
+		var r receipt.Signed
+		a.into(t, &r)
+		if err := r.Check(); err != nil {
+			t.Errorf("Check() = %v of %s", err, a.body)
+		}
+		if r.Job.String() != j.ID || r.V1.String() != valueOf("x") || r.Iterations != 9001 || r.Value.String() != j.Value ||
+			r.Checkpoints != keep || r.Digest != receipt.Digest(kept) || !r.CreatedAt.Equal(j.CreatedAt) || !r.FinishedAt.Equal(*j.FinishedAt) || r.Node != "a" {
+			t.Errorf("receipt %s of job %+v", a.body, j)
+		}
+		var st api.Status
+		s.do("GET", "/v1/status", nil).into(t, &st)
+		if text, _ := json.Marshal(r); !strings.Contains(string(text), st.ReceiptKey) || len(st.ReceiptKey) != 64 {
+			t.Errorf("the status shows the key %q, the receipt is %s", st.ReceiptKey, text)
+		}
+		s.do("DELETE", "/v1/jobs/"+j.ID+"?purge=true", nil)
+		s.do("GET", "/v1/jobs/"+j.ID+"/receipt", nil).refused(t, 409, jobs.CodeNotCompleted, "purged")
+	}
+	s.do("GET", "/v1/jobs/0193a2c4-7e21-7c3e-9b1a-5d2f60c4e801/receipt", nil).refused(t, 404, jobs.CodeNotFound)
+}
+
+func TestReceiptBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	s := startNode(t, noWorker)
+	var j api.Job
+	s.do("POST", "/v1/jobs?iterations=9001", strings.NewReader("x"), "Content-Type: text/plain").into(t, &j)
+	s.do("GET", "/v1/jobs/"+j.ID+"/receipt", nil).refused(t, 409, jobs.CodeNotCompleted, "not completed")
+	s.do("DELETE", "/v1/jobs/"+j.ID, nil)
+	s.do("GET", "/v1/jobs/"+j.ID+"/receipt", nil).refused(t, 409, jobs.CodeNotCompleted)
 }

@@ -40,6 +40,7 @@ var rights = map[string]string{
 	"DELETE /v1/jobs/{id}":          "co",
 	"GET /v1/results":               "co",
 	"GET /v1/jobs/{id}/checkpoints": "co",
+	"GET /v1/jobs/{id}/receipt":     "co",
 	"POST /worker/lease":            "w",
 	"POST /worker/report":           "w",
 	"GET /v1/status":                "co",

@@ -40,6 +40,7 @@ func (s *Server) table() []route {
 		{"GET /v1/jobs/{id}", users, handle(s, s.getJob)},
 		{"DELETE /v1/jobs/{id}", users, handle(s, s.cancelJob)},
 		{"GET /v1/jobs/{id}/checkpoints", users, handle(s, s.checkpoints)},
+		{"GET /v1/jobs/{id}/receipt", users, handle(s, s.receipt)},
 		{"GET /v1/results", users, handle(s, s.results)},
 		{"GET /v1/status", users, handle(s, s.status)},
 		{"GET /v1/fleet", operators, handle(s, s.fleet)},

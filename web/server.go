@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"workmanager/jobs"
+	"workmanager/jobs/receipt"
 	"workmanager/web/api"
 )
 
@@ -20,6 +21,8 @@ type Config struct {
 	Reader Reader
 	Leaser Leaser
 	Status StatusReporter
+	// Sign makes the receipt of a completed job, or says why there is none.
+	Sign func(j jobs.Job) (receipt.Signed, error)
 	// NewID makes the ID of a new job: a fresh one for the key "", and always
 	// the same one for any other key.
 	NewID func(key string) (jobs.ID, error)

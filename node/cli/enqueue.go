@@ -33,6 +33,7 @@ func (p *program) enqueueCommand() *cli.Command {
 			timeoutFlag(),
 			&cli.StringFlag{Name: "key", Usage: "Idempotency-Key `K`: the same key again is the same job, not a second one (one file only)", DefaultText: "random"},
 			&cli.IntFlag{Name: "priority", Usage: "0 to 9, higher goes first"},
+			&cli.IntFlag{Name: "checkpoints", Usage: "keep `K` values of the chain, 0 to 1000, so that it can be verified in parallel"},
 			nodeFlag(),
 			outputFlag(formatID, formatTable, formatJSON, formatJSONL),
 		}, progressFlags()...),
@@ -51,7 +52,7 @@ func (p *program) enqueue(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	o := client.EnqueueOptions{Key: c.String("key"), Priority: c.Int("priority")}
+	o := client.EnqueueOptions{Key: c.String("key"), Priority: c.Int("priority"), Keep: c.Int("checkpoints")}
 	switch {
 	case !c.Args().Present():
 		return usagef("enqueue needs a FILE, or - for stdin")
@@ -61,6 +62,8 @@ func (p *program) enqueue(c *cli.Context) error {
 		return usagef("--key has %d bytes, at most %d go", len(o.Key), jobs.MaxKeyBytes)
 	case o.Priority < 0 || o.Priority > jobs.MaxPriority:
 		return usagef("--priority %d is not from 0 to %d", o.Priority, jobs.MaxPriority)
+	case o.Keep < 0 || o.Keep > jobs.MaxKeep:
+		return usagef("--checkpoints %d is not from 0 to %d", o.Keep, jobs.MaxKeep)
 	}
 	in, cleanup, err := p.inputs(c.Args().Slice())
 	if err != nil {

@@ -36,6 +36,13 @@ func (p *program) jobCommand() *cli.Command {
 				Action: p.jobCancel,
 			},
 			{
+				Name: "receipt", Usage: "print a signed statement of a completed job", ArgsUsage: "ID",
+				Description: "It is signed by the node that answers. 'workmanager verify --receipt FILE' checks\n" +
+					"it offline.",
+				Flags:  []cli.Flag{nodeFlag(), outputFlag(formatJSON, formatJSONL, formatTable)},
+				Action: p.jobReceipt,
+			},
+			{
 				Name: "ls", Usage: "list jobs, oldest first",
 				Flags: append([]cli.Flag{
 					&cli.StringFlag{Name: "state", Usage: "only jobs in `STATE`: queued, leased, completed, failed, cancelled", DefaultText: "any"},
@@ -57,6 +64,27 @@ func (p *program) jobCancel(c *cli.Context) error {
 	return p.eachJob(c, func(cl *client.Client, id jobs.ID) (jobs.View, error) {
 		return cl.Cancel(c.Context, id, purge, jobs.AckDefault)
 	})
+}
+
+func (p *program) jobReceipt(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return usagef("job receipt needs one ID, got %d arguments", c.NArg())
+	}
+	id, err := jobs.ParseID(c.Args().First())
+	if err != nil {
+		return usagef("%w", err)
+	}
+	cl := p.client(c)
+	defer cl.Close()
+	r, err := cl.Receipt(c.Context, id)
+	if err != nil {
+		return err
+	}
+	if format(c) == formatTable { // the signed lines themselves
+		_, err = fmt.Fprintf(p.stdout, "%spublic_key %x\nsignature %x\n", r.Canonical(), r.PublicKey, r.Signature)
+		return err
+	}
+	return p.printJSON(format(c), r)
 }
 
 // eachJob does one call a job, prints what came back, and goes on after an
@@ -114,6 +142,12 @@ func (p *program) printJob(v jobs.View) error {
 		line("rate", number(v.Rate)+" it/s, ETA "+roughly(v.ETA()))
 	}
 	line("priority", j.Priority)
+	if j.ResumedFrom > 0 {
+		line("resumed", fmt.Sprintf("from %d, the value of another job over the same data", j.ResumedFrom))
+	}
+	if j.Checkpoints > 0 {
+		line("checkpoints", j.Checkpoints)
+	}
 	line("value", j.Value)
 	line("error", j.Error)
 	line("durability", j.Durability+reason(j.DurabilityReason))

@@ -36,16 +36,17 @@ func TestUnreachable(t *testing.T) {
 	}
 	const id = "0193a2c4-7e21-7c3e-9b1a-5d2f60c4e801"
 	lines := map[string]string{
-		"enqueue":    file + " -n 5 --wait",
-		"pull":       "--top 1",
-		"results":    "--follow",
-		"job get":    id,
-		"job wait":   id,
-		"job cancel": id,
-		"job ls":     "",
-		"status":     "--watch",
-		"worker":     "--cutoff-timeout 1s --cores 1",
-		"verify":     id + " " + file,
+		"enqueue":     file + " -n 5 --wait",
+		"pull":        "--top 1",
+		"results":     "--follow",
+		"job get":     id,
+		"job wait":    id,
+		"job cancel":  id,
+		"job receipt": id,
+		"job ls":      "",
+		"status":      "--watch",
+		"worker":      "--cutoff-timeout 1s --cores 1",
+		"verify":      id + " " + file,
 	}
 	var started []func()
 	walk(testApp().Commands, "", func(name string, c *cli.Command) {

@@ -40,6 +40,18 @@ func (w work) value() jobs.Value {
 	return v
 }
 
+// keeps reports whether a job of this work is to keep checkpoints. It is drawn
+// from the work, so that the seeds of old mean what they meant.
+func (w work) keeps() bool { return w.v1[6]%3 == 0 && w.iterations > 10 }
+
+// rungs are the kept checkpoints of the work from the from-th to the to-th.
+func (w work) rungs(from, to int) (r jobs.Rungs) {
+	for i := from; i < to; i++ {
+		r = r.Add(work{w.v1, uint64(1000 + i)}.value())
+	}
+	return r
+}
+
 func (j *job) workOf(v1 jobs.Value, iterations uint64) int {
 	for k, w := range j.works {
 		if w.v1 == v1 && w.iterations == iterations {
@@ -84,7 +96,7 @@ func (w *world) seen(n *node, c *jobs.Changed) {
 	}
 	n.last = c.LSeq
 	now := &c.Job
-	if now.Purged && (now.V1 != jobs.Value{} || now.Result != jobs.Value{} || now.Checkpoint != jobs.Progress{} || now.Rank == jobs.Open) {
+	if now.Purged && (now.V1 != jobs.Value{} || now.Result != jobs.Value{} || now.Checkpoint != jobs.Progress{} || now.Keep > 0 || now.Rungs != "" || now.Rank == jobs.Open) {
 		w.violate("I16", j, "%v has it purged and keeps %+v", n, *now)
 	}
 	if !now.Purged {
@@ -94,6 +106,9 @@ func (w *world) seen(n *node, c *jobs.Changed) {
 		}
 		if now.Rank == jobs.Completed && now.Result != j.works[k].value() {
 			w.violate("I5", j, "%v shows a value that is not its work's", n)
+		}
+		if kept := now.Rungs.Len(); kept > int(now.Keep) || now.Rungs != j.works[k].rungs(0, kept) {
+			w.violate("I5", j, "%v keeps %d checkpoints that are not its work's", n, kept)
 		}
 		if j.erased && w.damages() == j.hurt && !n.enqueuing {
 			w.violate("I16", j, "%v has its v1 again after the purge was on both", n)

@@ -218,6 +218,9 @@ func (w *world) enqueue(n *node) {
 			continue
 		}
 		sub := store.Submission{Job: jobs.Job{ID: j.id, V1: wk.v1, Iterations: wk.iterations, Priority: uint8(w.rng.IntN(2))}}
+		if wk.keeps() { // the same key may ask for more the second time
+			sub.Job.Keep = uint16(w.step % 4)
+		}
 		if w.chance(0.05) {
 			v := wk.value()
 			sub.Known = &v
@@ -322,7 +325,11 @@ func (w *world) fact(n *node) {
 	case x < 50, x >= 95:
 		what, apply = "complete", func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
 			j.Attempts++
-			return j.Complete(work{j.V1, j.Iterations}.value(), at())
+			j, changed := j.Complete(work{j.V1, j.Iterations}.value(), at())
+			if changed && w.step%3 > 0 { // else the worker is of an older release
+				j, _ = j.AddRungs(0, work{j.V1, j.Iterations}.rungs(0, int(j.Keep)))
+			}
+			return j, changed
 		}
 	case x < 57:
 		what, apply = "fail", func(j jobs.Job, at store.Clock) (jobs.Job, bool) { return j.Fail("no", at()) }
@@ -331,7 +338,11 @@ func (w *world) fact(n *node) {
 	case x < 74:
 		what, apply = "checkpoint", func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
 			done := j.Start().Done + 1 + uint64(w.step)%3
-			return j.Advance(jobs.Progress{Done: done, Value: work{j.V1, done}.value()})
+			j, changed := j.Advance(jobs.Progress{Done: done, Value: work{j.V1, done}.value()})
+			if n := j.Rungs.Len(); changed {
+				j, _ = j.AddRungs(n, work{j.V1, j.Iterations}.rungs(n, n+1))
+			}
+			return j, changed
 		}
 	case x < 80:
 		what, apply = "lose", func(j jobs.Job, at store.Clock) (jobs.Job, bool) { return j.Lose(at()) }

@@ -138,11 +138,13 @@ type Status struct {
 	Jobs    int64 `json:"Jobs"`    // jobs waiting, in the pair
 	Workers int   `json:"Workers"` // workers alive, at both nodes
 
-	Node      string    `json:"node"`
-	Version   string    `json:"version"`
-	Boot      string    `json:"boot"`
-	StartedAt time.Time `json:"started_at"`
-	Now       time.Time `json:"now"`
+	Node    string `json:"node"`
+	Version string `json:"version"`
+	Boot    string `json:"boot"`
+	// ReceiptKey is the public key of this node's receipts, 64 hexadecimal digits.
+	ReceiptKey string    `json:"receipt_key,omitempty"`
+	StartedAt  time.Time `json:"started_at"`
+	Now        time.Time `json:"now"`
 
 	Queued              int64      `json:"queued"`
 	Leased              int64      `json:"leased"`
@@ -259,6 +261,7 @@ type CacheStatus struct {
 	Max     int    `json:"max"`
 	Hits    uint64 `json:"hits"`
 	Misses  uint64 `json:"misses"`
+	Resumed uint64 `json:"resumed"` // longer jobs that went on from a remembered result
 }
 
 // WorkerStatus is one live worker.

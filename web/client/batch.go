@@ -26,6 +26,7 @@ type Submission struct {
 	Iterations uint64
 	Key        string // "" is a random one
 	Priority   int
+	Keep       int // checkpoints
 }
 
 // Submitted is what became of one job of a batch. Line counts from 1.
@@ -361,6 +362,10 @@ func appendLine(b []byte, s Submission) []byte {
 	if s.Priority != 0 {
 		b = append(b, `,"priority":`...)
 		b = strconv.AppendInt(b, int64(s.Priority), 10)
+	}
+	if s.Keep != 0 {
+		b = append(b, `,"checkpoints":`...)
+		b = strconv.AppendInt(b, int64(s.Keep), 10)
 	}
 	return append(b, "}\n"...)
 }

@@ -52,6 +52,7 @@ func File(name string) Data {
 type EnqueueOptions struct {
 	Key      string // Idempotency-Key; "" is a random one
 	Priority int    // 0..jobs.MaxPriority
+	Keep     int    // checkpoints to keep, 0..jobs.MaxKeep
 	Ack      jobs.Ack
 }
 
@@ -69,6 +70,9 @@ func (c *Client) Enqueue(ctx context.Context, data Data, iterations uint64, o En
 	r := request{header: http.Header{api.HeaderIdempotencyKey: {key}}, query: url.Values{}}
 	if o.Ack != jobs.AckDefault {
 		r.query.Set("ack", string(o.Ack))
+	}
+	if o.Keep != 0 {
+		r.query.Set("checkpoints", strconv.Itoa(o.Keep))
 	}
 	if o.Priority != 0 {
 		// The old route knows no priority.

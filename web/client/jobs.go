@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"workmanager/jobs"
+	"workmanager/jobs/receipt"
 	"workmanager/web/api"
 )
 
@@ -21,6 +22,34 @@ func (c *Client) Job(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.
 		return jobs.View{}, err
 	}
 	return toView(out)
+}
+
+// Checkpoints returns what is kept of a job's chain, in its order: v1, the kept
+// checkpoints so far, and the value if the job is completed. The places rise; of
+// a purged job there are none.
+func (c *Client) Checkpoints(ctx context.Context, id jobs.ID) ([]jobs.Progress, error) {
+	out, _, err := get[api.Checkpoints](ctx, c, request{method: http.MethodGet, path: "/v1/jobs/" + id.String() + "/checkpoints"})
+	if err != nil {
+		return nil, err
+	}
+	list := make([]jobs.Progress, len(out.Checkpoints))
+	for i, p := range out.Checkpoints {
+		list[i].Done = p.Done
+		if list[i].Value, err = jobs.ParseValue(p.Value); err != nil {
+			return nil, fmt.Errorf("read the checkpoints of job %s: %w", id, err)
+		}
+		if p.Done < 1 || i > 0 && p.Done <= list[i-1].Done {
+			return nil, fmt.Errorf("read the checkpoints of job %s: the %d-th is at %d", id, i+1, p.Done)
+		}
+	}
+	return list, nil
+}
+
+// Receipt returns what the node that answers states of a completed job, signed
+// with its key. The signature is not checked here.
+func (c *Client) Receipt(ctx context.Context, id jobs.ID) (receipt.Signed, error) {
+	out, _, err := get[receipt.Signed](ctx, c, request{method: http.MethodGet, path: "/v1/jobs/" + id.String() + "/receipt"})
+	return out, err
 }
 
 // Jobs returns a page of jobs.
@@ -117,6 +146,10 @@ func toView(j api.Job) (v jobs.View, err error) {
 	if j.Priority >= 0 && j.Priority <= jobs.MaxPriority {
 		v.Priority = uint8(j.Priority)
 	}
+	if j.Checkpoints > 0 && j.Checkpoints <= jobs.MaxKeep {
+		v.Keep = uint16(j.Checkpoints)
+	}
+	v.ResumedFrom = j.ResumedFrom
 	v.Err, v.Attempts, v.Worker, v.Home = j.Error, j.Attempts, j.Worker, j.Node
 	v.Pulled, v.Purged, v.CreatedAt = j.Pulled, j.Purged, j.CreatedAt
 	if j.FinishedAt != nil {
