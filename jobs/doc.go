@@ -30,5 +30,6 @@
 //   - J6: Merge is commutative, associative and idempotent, so order and
 //     repetition of what arrives cannot matter.
 //   - J7: a checkpoint and a lost-worker count belong to an open job; a job
-//     that has ended carries neither.
+//     that has ended carries neither. Its kept checkpoints stay until it is
+//     purged.
 package jobs

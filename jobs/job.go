@@ -54,6 +54,10 @@ type Job struct {
 	Attempts   uint32   // leases given
 	Lost       uint32   // workers vanished since the last progress
 
+	Keep        uint16 // checkpoints that stay, 0..MaxKeep
+	Rungs       Rungs  // the first of them, as far as they are known
+	ResumedFrom uint64 // computing began behind so many iterations, known from another job; 0: from the data
+
 	Home     string // the node that may lease it
 	OwnEpoch uint64 // how often the home has changed
 }

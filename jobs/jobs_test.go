@@ -40,6 +40,8 @@ func TestFacts(t *testing.T) {
 		{"advance not at all", func(j jobs.Job) (jobs.Job, bool) { return j.Advance(jobs.Progress{Done: 1}) }, nil},
 		{"complete", func(j jobs.Job) (jobs.Job, bool) { return j.Complete(jobs.Value{8}, now) },
 			map[string]jobs.Rank{"open": jobs.Completed, "failed": jobs.Completed}},
+		{"settle", func(j jobs.Job) (jobs.Job, bool) { return j.Settle(jobs.Value{7}, now) },
+			map[string]jobs.Rank{"open": jobs.Completed, "failed": jobs.Completed, "completed": jobs.Completed}},
 		{"fail", func(j jobs.Job) (jobs.Job, bool) { return j.Fail("no", now) },
 			map[string]jobs.Rank{"open": jobs.Failed}},
 		{"cancel", func(j jobs.Job) (jobs.Job, bool) { return j.Cancel(now) },
@@ -71,6 +73,33 @@ func TestFacts(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestSettle: what recomputing gave wins over any other value, at either node,
+// and is not recomputed away again.
+func TestSettle(t *testing.T) {
+	now := time.UnixMicro(1).UTC()
+	open := jobs.Job{Iterations: 100, V1: jobs.Value{1}}
+	a, _ := open.Complete(jobs.Value{3}, now)
+	b, _ := open.Complete(jobs.Value{5}, now.Add(time.Second))
+	right, changed := a.Settle(jobs.Value{9}, now)
+	if !changed || right.Result != (jobs.Value{9}) || !right.Verified || right.DoneAt != now {
+		t.Fatalf("Settle() = %+v, %v", right, changed)
+	}
+	for _, other := range []jobs.Job{a, b, open} {
+		if m, n := jobs.Merge(right, other), jobs.Merge(other, right); m.Result != right.Result || n.Result != right.Result {
+			t.Errorf("merged with %v the value is %v and %v, want the verified one", other.Result, m.Result, n.Result)
+		}
+	}
+	if again, changed := right.Settle(jobs.Value{3}, now); changed {
+		t.Errorf("a verified value was settled again: %+v", again)
+	}
+	x, _ := open.Advance(jobs.Progress{Done: 7, Value: jobs.Value{1}})
+	y, _ := open.Advance(jobs.Progress{Done: 7, Value: jobs.Value{2}})
+	z, _ := open.Advance(jobs.Progress{Done: 8, Value: jobs.Value{3}})
+	if !jobs.Diverge(x, y) || jobs.Diverge(x, z) || jobs.Diverge(x, open) || jobs.Diverge(x, a) {
+		t.Error("Diverge() is not two values at one checkpoint")
 	}
 }
 

@@ -54,6 +54,8 @@ type Lease struct {
 	V1         Value // with Iterations, the work: a report says it again
 	Iterations uint64
 	Start      Progress
+	Keep       uint16        // checkpoints that the job keeps, see [RungAt]
+	Ticket     string        // of a node that asks for credentials: reports show it, elsewhere and later too
 	TTL        time.Duration // from the grant and from each report; 0: as long as the process
 }
 
@@ -79,6 +81,13 @@ type Report struct {
 	Progress   Progress // Done is 0 where nothing was computed
 	Rate       float64  // iterations a second of this job, 0 unknown
 	Err        string
+	Ticket     string // of the lease
+	// Rungs are kept checkpoints of the job that stand at or below Progress, of
+	// which the first is its RungsFrom-th, from 0. A progress report carries what
+	// came since the last one that was kept, the last report of a lease all that
+	// came under it.
+	RungsFrom int
+	Rungs     Rungs
 }
 
 // Verdict answers one report.

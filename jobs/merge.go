@@ -17,6 +17,8 @@ import (
 //   - the rank: the higher; at one rank the verified result, then the smaller
 //     bytes, then the earlier end;
 //   - the checkpoint, while open: the further, then more lost workers;
+//   - the kept checkpoints: those of the job that keeps more, then the longer,
+//     then the smaller bytes;
 //   - all else by itself: the later home, the largest counters and the
 //     earliest birth, with retention counted from the latest.
 func Merge(a, b Job) Job {
@@ -29,6 +31,14 @@ func Merge(a, b Job) Job {
 		if cmpCheckpoint(a, b) < 0 {
 			m.Checkpoint, m.Lost = b.Checkpoint, b.Lost
 		}
+	}
+
+	if a.Purged == b.Purged && cmpWork(a, b) == 0 {
+		m.Keep, m.Rungs = a.Keep, a.Rungs
+		if cmpRungs(a, b) < 0 {
+			m.Keep, m.Rungs = b.Keep, b.Rungs
+		}
+		m.ResumedFrom = max(a.ResumedFrom, b.ResumedFrom)
 	}
 
 	m.Home, m.OwnEpoch = a.Home, a.OwnEpoch
@@ -53,11 +63,19 @@ func Conflict(a, b Job) bool {
 	return !a.Purged && !b.Purged && cmpWork(a, b) != 0
 }
 
-// Disagree reports whether two completed rows of the same work have different
-// values. One of them is wrong: an alarm that recomputing must decide.
+// Disagree reports whether two rows of the same work have different values at
+// one place of the chain: its end, or a kept checkpoint. One of them is wrong:
+// an alarm that recomputing must decide.
 func Disagree(a, b Job) bool {
 	return !a.Purged && !b.Purged && cmpWork(a, b) == 0 &&
-		a.Rank == Completed && b.Rank == Completed && a.Result != b.Result
+		(a.Rank == Completed && b.Rank == Completed && a.Result != b.Result || disagreeRungs(a, b))
+}
+
+// Diverge reports whether two open rows of the same work have come equally far
+// and to different values. One of them is wrong, and what goes on from it is.
+func Diverge(a, b Job) bool {
+	return !a.Purged && !b.Purged && cmpWork(a, b) == 0 && a.Rank == Open && b.Rank == Open &&
+		a.Checkpoint.Done == b.Checkpoint.Done && a.Checkpoint.Value != b.Checkpoint.Value
 }
 
 // cmpState orders two rows by which one's state the merge takes: positive if
@@ -88,6 +106,11 @@ func cmpCheckpoint(a, b Job) int {
 		cmp.Compare(a.Lost, b.Lost),
 		-bytes.Compare(a.Checkpoint.Value[:], b.Checkpoint.Value[:]),
 	)
+}
+
+// cmpRungs orders two rows of the same work by their kept checkpoints.
+func cmpRungs(a, b Job) int {
+	return cmp.Or(cmp.Compare(a.Keep, b.Keep), cmp.Compare(len(a.Rungs), len(b.Rungs)), -cmp.Compare(a.Rungs, b.Rungs))
 }
 
 func compareBool(a, b bool) int {

@@ -31,6 +31,10 @@ func (s *source) job() jobs.Job {
 		ID: jobs.ID{15: 1}, V1: s.value(), Iterations: uint64(10 + s.n(2)), Priority: uint8(s.n(3)),
 		Origin: string(rune('a' + s.n(2))), Home: string(rune('a' + s.n(2))), OwnEpoch: uint64(s.n(3)),
 		CreatedAt: s.at(), GCAfter: s.at(), Attempts: uint32(s.n(3)),
+		Keep: uint16(s.n(4)), ResumedFrom: uint64(s.n(3)),
+	}
+	for range s.n(int(j.Keep) + 1) {
+		j.Rungs = j.Rungs.Add(s.value())
 	}
 	switch s.n(5) {
 	case 0:
@@ -56,7 +60,7 @@ func (s *source) job() jobs.Job {
 // FuzzMerge checks the laws of a join (J6) and that no state falls (J1).
 func FuzzMerge(f *testing.F) {
 	for seed := range uint64(200) { // a fixed spread of starting points, the fuzzer goes on from there
-		b := make([]byte, 96)
+		b := make([]byte, 128)
 		for i := range len(b) / 8 {
 			seed = seed*6364136223846793005 + 1442695040888963407
 			binary.LittleEndian.PutUint64(b[8*i:], seed^seed>>29)
@@ -85,6 +89,9 @@ func FuzzMerge(f *testing.F) {
 		if xy.Purged != (x.Purged || y.Purged) {
 			t.Errorf("Merge of purged %v and %v is %v", x.Purged, y.Purged, xy.Purged)
 		}
+		if !xy.Purged && x.V1 == y.V1 && x.Iterations == y.Iterations && x.Keep == y.Keep && xy.Rungs.Len() != max(x.Rungs.Len(), y.Rungs.Len()) {
+			t.Errorf("Merge of %d and %d kept checkpoints has %d", x.Rungs.Len(), y.Rungs.Len(), xy.Rungs.Len())
+		}
 		if err := valid(xy); err != "" {
 			t.Errorf("Merge(%+v, %+v) = %+v: %s", x, y, xy, err)
 		}
@@ -97,6 +104,10 @@ func valid(j jobs.Job) string {
 	switch {
 	case j.Purged && (j.V1 != zero || j.Result != zero || j.Checkpoint.Value != zero):
 		return "J2: a purged job has bytes"
+	case j.Purged && (j.Keep != 0 || j.Rungs != "" || j.ResumedFrom != 0):
+		return "J2: a purged job has kept checkpoints"
+	case j.Rungs.Len() > int(j.Keep):
+		return "more checkpoints than the job keeps"
 	case (j.Err != "") != (j.Rank == jobs.Failed):
 		return "J2: only a failed job has a reason"
 	case (j.Result != zero) != (j.Rank == jobs.Completed && !j.Purged):
@@ -123,6 +134,13 @@ func TestMergeDecides(t *testing.T) {
 	taken.Home, taken.OwnEpoch = "b", 1
 	other := completed
 	other.Result = jobs.Value{8}
+	kept := func(j jobs.Job, keep uint16, values ...byte) jobs.Job {
+		j.Keep = keep
+		for _, v := range values {
+			j.Rungs = j.Rungs.Add(jobs.Value{v})
+		}
+		return j
+	}
 	verified := completed
 	verified.Verified = true
 
@@ -135,6 +153,13 @@ func TestMergeDecides(t *testing.T) {
 		"unverified: the smaller bytes":   {completed, other, other},
 		"a checkpoint ends with the job":  {further, completed, completed},
 		"lost workers without a progress": {lost, open, lost},
+
+		"the longer ladder":              {kept(open, 3, 1), kept(open, 3, 1, 2), kept(open, 3, 1, 2)},
+		"of two as long: the smaller":    {kept(open, 3, 1, 3), kept(open, 3, 1, 2), kept(open, 3, 1, 2)},
+		"the one that keeps more":        {kept(open, 3, 1, 3), kept(open, 4, 9), kept(open, 4, 9)},
+		"a ladder outlives the end":      {kept(open, 3, 1, 2), kept(completed, 3), kept(completed, 3, 1, 2)},
+		"purged over kept checkpoints":   {purged, kept(completed, 3, 1, 2), purged},
+		"kept checkpoints of other work": {kept(jobs.Job{ID: open.ID, V1: jobs.Value{2}, Iterations: 10, Home: "a", Origin: "a", CreatedAt: now, GCAfter: now}, 9, 1, 2), open, open},
 	} {
 		if got := jobs.Merge(tc.a, tc.b); got != tc.want {
 			t.Errorf("%s: Merge = %+v, want %+v", name, got, tc.want)
@@ -142,6 +167,20 @@ func TestMergeDecides(t *testing.T) {
 	}
 	if !jobs.Disagree(completed, other) || jobs.Disagree(completed, completed) || jobs.Disagree(completed, open) {
 		t.Error("Disagree must tell two different values of one job, and nothing else")
+	}
+	for name, tc := range map[string]struct {
+		a, b jobs.Job
+		want bool
+	}{
+		"a ladder that goes on":  {kept(open, 3, 1), kept(completed, 3, 1, 2), false},
+		"one that forks":         {kept(open, 3, 1, 3), kept(completed, 3, 1, 2), true},
+		"one that forked before": {kept(open, 3, 3), kept(open, 3, 1, 2), true},
+		"other places":           {kept(open, 4, 3), kept(open, 3, 1, 2), false},
+		"a purged one":           {purged, kept(open, 3, 1, 2), false},
+	} {
+		if ab, ba := jobs.Disagree(tc.a, tc.b), jobs.Disagree(tc.b, tc.a); ab != tc.want || ba != tc.want {
+			t.Errorf("%s: Disagree = %v, the other way round %v, want %v", name, ab, ba, tc.want)
+		}
 	}
 	clash := open
 	clash.V1 = jobs.Value{2}

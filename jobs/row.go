@@ -64,6 +64,11 @@ func (j Job) Hash() int64 {
 	u(uint64(j.Lost))
 	s(j.Home)
 	u(j.OwnEpoch)
+	if j.Keep > 0 || j.ResumedFrom > 0 { // appended by a later release: a row without keeps its hash
+		u(uint64(j.Keep))
+		u(j.ResumedFrom)
+		s(string(j.Rungs))
+	}
 	sum := sha256.Sum256(b)
 	return int64(binary.LittleEndian.Uint64(sum[:8]))
 }

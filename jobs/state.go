@@ -108,6 +108,21 @@ func (j Job) Complete(v Value, now time.Time) (Job, bool) {
 	return j, true
 }
 
+// Settle sets the value that recomputing gave and marks it as verified; it wins
+// over any other that was reported, at either node. One that was verified
+// before stays as it is.
+func (j Job) Settle(v Value, now time.Time) (Job, bool) {
+	if j.Rank == Cancelled || j.Purged || j.Verified {
+		return j, false
+	}
+	if j.Rank != Completed {
+		j = j.end(Completed, now)
+		j.Err = ""
+	}
+	j.Result, j.Verified = v, true
+	return j, true
+}
+
 // Fail records why the job cannot be computed; reason is cut to MaxErrBytes.
 func (j Job) Fail(reason string, now time.Time) (Job, bool) {
 	if j.Ended() {
@@ -139,13 +154,14 @@ func (j Job) Lose(now time.Time) (Job, bool) {
 	return j, true
 }
 
-// Purge erases v1, value and checkpoint; an open job becomes cancelled first.
+// Purge erases v1, value and checkpoints; an open job becomes cancelled first.
 func (j Job) Purge(now time.Time) (Job, bool) {
 	if j.Purged {
 		return j, false
 	}
 	j, _ = j.Cancel(now)
 	j.V1, j.Result, j.Checkpoint = Value{}, Value{}, Progress{}
+	j.Keep, j.Rungs, j.ResumedFrom = 0, "", 0
 	j.Verified, j.Purged = false, true
 	return j, true
 }
@@ -162,6 +178,11 @@ func (j Job) Pull() (Job, bool) {
 // MaxLost is how many workers a job may lose, without progress between the
 // losses and without a reported reason, before it fails.
 const MaxLost = 5
+
+// MaxFailures is how many times workers may report that a job cannot be
+// computed before it fails with the last reason. The count is in the memory of
+// its home: a restart or a take-over begins it anew.
+const MaxFailures = 3
 
 // clip cuts s to at most n bytes without splitting a character.
 func clip(s string, n int) string {

@@ -13,6 +13,7 @@ import (
 	"github.com/go-playground/validator/v10"
 
 	"workmanager/jobs"
+	"workmanager/node/keys"
 )
 
 // Config is what an operator decides. The zero value is not usable; start from
@@ -40,6 +41,11 @@ type Config struct {
 	// Advertise is where the peer reaches this node's API, host:port; "" is where
 	// it listens, at the address that the peer sees.
 	Advertise string `flag:"advertise"`
+	// Keys say who may come in, and encrypt what is sent; none: everybody who
+	// reaches the node may do everything. So a node that can be reached from
+	// elsewhere needs them, tokens and all, unless it is Insecure.
+	Keys     keys.Files
+	Insecure bool
 	// DataDir holds the database; one process at a time uses it.
 	DataDir string `flag:"data-dir" validate:"required"`
 	// Workers is how many cores compute in this process; -1 is all of them.
@@ -52,6 +58,9 @@ type Config struct {
 	// CheckpointInterval is how often at most the progress of one job is made
 	// durable: what a crash of the node costs.
 	CheckpointInterval time.Duration `flag:"checkpoint-interval" validate:"min=100ms"`
+	// AuditRate is the share of what workers compute that this node computes
+	// again to check it; 0 is off. Values that differ are recomputed all the same.
+	AuditRate float64 `flag:"audit-rate" validate:"min=0,max=1"`
 	// Limits bound what clients can ask for.
 	Limits jobs.Limits
 }
@@ -67,6 +76,7 @@ func Default() Config {
 		Retention:          30 * 24 * time.Hour,
 		CacheEntries:       65_536,
 		CheckpointInterval: 10 * time.Second,
+		AuditRate:          0.001,
 		Limits:             jobs.DefaultLimits(),
 	}
 }
@@ -110,6 +120,7 @@ func (c Config) Validate() error {
 	if len(c.Join) > 0 && c.Gossip == "" {
 		errs = append(errs, errors.New("--join needs --gossip: an address of this node, HOST:PORT, for the peer to answer to"))
 	}
+	errs = append(errs, c.checkOpen())
 	def := jobs.DefaultLimits()
 	for _, l := range []struct {
 		flag string
@@ -128,6 +139,32 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("limits of pages and waiters must be at least 1; the defaults are %d, %d and %d", def.ListJobs, def.ResultsJobs, def.Waiters))
 	}
 	return errors.Join(errs...)
+}
+
+// exposed returns the addresses that can be reached from other machines, each
+// with its flag.
+func (c Config) exposed() []string {
+	var out []string
+	for _, a := range []struct{ flag, addr string }{{"listen", c.Listen}, {"gossip", c.Gossip}} {
+		host, _, err := net.SplitHostPort(a.addr)
+		if err != nil || a.addr == "" { // told elsewhere
+			continue
+		}
+		if ip := net.ParseIP(host); !strings.EqualFold(host, "localhost") && (ip == nil || !ip.IsLoopback()) {
+			out = append(out, "--"+a.flag+" "+a.addr)
+		}
+	}
+	return out
+}
+
+// checkOpen refuses to let others in without asking who they are.
+func (c Config) checkOpen() error {
+	open := c.exposed()
+	if len(open) == 0 || c.Insecure || c.Keys.Dir != "" {
+		return nil
+	}
+	return fmt.Errorf("%s can be reached from other machines, and without TLS and tokens everybody there could submit, read and cancel jobs and pose as the peer: "+
+		"run 'workmanager init --out DIR --node %s=HOST --node OTHER=HOST' and give --keys DIR/%s; listen on 127.0.0.1; or take the risk with --insecure", strings.Join(open, " and "), c.Name, c.Name)
 }
 
 // checkAddr reports what is wrong with an address, whose port is lowest at least.

@@ -7,7 +7,7 @@
 //	                jobs/worker (in this process)
 //
 // The loops, all started and awaited by Run: the store's writer, the queue's
-// steps, retention, the worker, the HTTP server.
+// steps, retention, the worker, the auditor, the HTTP server.
 //
 // Shutdown goes from the outside in, each step with its own bound, in all
 // under five seconds: new jobs are refused and long polls answered; the worker

@@ -39,7 +39,7 @@ func newRefusal(t *testing.T, now func() time.Time) refusal {
 		}
 	}
 	return refusal{
-		Queue:  newQueue(Default(), s, now, slog.New(slog.DiscardHandler), newCache(100)),
+		Queue:  newQueue(Default(), s, now, slog.New(slog.DiscardHandler), newCache(100), nil),
 		refuse: exec("CREATE TRIGGER refuse BEFORE UPDATE ON jobs BEGIN SELECT raise(ABORT, 'refused'); END"),
 		accept: exec("DROP TRIGGER refuse"),
 	}

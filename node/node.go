@@ -11,10 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"workmanager/jobs"
 	"workmanager/jobs/store"
+	"workmanager/node/keys"
 	peersync "workmanager/sync"
 	"workmanager/web"
 )
@@ -24,6 +26,8 @@ import (
 type Parts struct {
 	Now func() time.Time
 	Log *slog.Logger
+	// Reload makes the node read its keys again; nil: it only looks at the files.
+	Reload <-chan os.Signal
 	// StoreDSN is appended to the database's data source name; tests put a
 	// failing file system below it.
 	StoreDSN string
@@ -40,6 +44,8 @@ type Node struct {
 	api      *web.Server
 	server   *http.Server
 	listener net.Listener
+	keys     *keys.Keys // nil: it is open
+	reload   <-chan os.Signal
 }
 
 // New opens the store and the listener of a node and wires its parts. It
@@ -54,11 +60,14 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	if parts.Log == nil {
 		parts.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, log: parts.Log, now: parts.Now}
+	n := &Node{cfg: cfg, log: parts.Log, now: parts.Now, reload: parts.Reload}
+	if err := n.openKeys(); err != nil {
+		return nil, err
+	}
 	watcher := &hook{}
 	st, err := store.Open(context.Background(), cfg.DataDir, store.Options{
 		Node: cfg.Name, Now: parts.Now, Limits: cfg.Limits, Log: parts.Log, DSN: parts.StoreDSN,
-		OnStamp: watcher.stamped, OnCommit: watcher.committed,
+		OnStamp: watcher.stamped, OnCommit: watcher.committed, OnDisagree: watcher.disagreed,
 	})
 	if err != nil {
 		return nil, err
@@ -74,7 +83,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	if cfg.Advertise == "" {
 		cfg.Advertise = cfg.advertised(n.Addr())
 	}
-	n.queue = newQueue(cfg, st, parts.Now, parts.Log, newCache(cfg.CacheEntries))
+	n.queue = newQueue(cfg, st, parts.Now, parts.Log, newCache(cfg.CacheEntries), n.keys)
 	n.pair = n.queue.pair
 	if err := n.gossip(); err != nil {
 		return nil, errors.Join(err, n.listener.Close(), st.Close())
@@ -82,15 +91,57 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	watcher.queue, watcher.pair = n.queue, n.pair
 	n.api = web.New(web.Config{
 		Queue: n.queue, Reader: n.queue, Leaser: n.queue,
-		Status: &status{cfg: cfg, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now},
+		Status: &status{cfg: cfg, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys},
 		NewID:  n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
+		Keeper: n.keeper(), Peer: n.pair.Handler(),
 	})
-	routes := http.NewServeMux()
-	routes.Handle("/peer/", n.pair.Handler())
-	routes.Handle("/", n.api)
-	n.server = &http.Server{Handler: routes, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
+	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
 	web.Tune(n.server)
 	return n, nil
+}
+
+// openKeys reads the keys, if there are any, and says what is given up without.
+func (n *Node) openKeys() error {
+	if open := n.cfg.exposed(); len(open) > 0 && n.cfg.Keys.Dir == "" {
+		n.log.Warn("insecure: whoever reaches this node can submit, read and cancel jobs, pose as the peer and read all that is sent", "at", strings.Join(open, " "))
+	}
+	if !n.cfg.Keys.Given() {
+		return nil
+	}
+	k, err := keys.Open(n.cfg.Keys, n.now, n.log)
+	if err != nil {
+		return err
+	}
+	if k.Name() != n.cfg.Name {
+		return fmt.Errorf("the certificate is of node %q, this is node %q: give --name %s, or the --keys of %s", k.Name(), n.cfg.Name, k.Name(), n.cfg.Name)
+	}
+	n.keys = k
+	return nil
+}
+
+// keeper is who lets callers in, nil if nobody is asked.
+func (n *Node) keeper() web.Keeper {
+	if n.keys == nil {
+		return nil
+	}
+	return gate{n.keys, n}
+}
+
+// gate is the keys, but that no worker may take the name of a node: those of
+// the nodes themselves go by it.
+type gate struct {
+	*keys.Keys
+	n *Node
+}
+
+// Enrol exchanges a token for a worker's credential. See web.Keeper.
+func (g gate) Enrol(token, worker string) (string, time.Time, bool) {
+	for _, node := range []string{g.n.cfg.Name, g.n.pair.Peer().Node} {
+		if strings.EqualFold(worker, node) {
+			return "", time.Time{}, false
+		}
+	}
+	return g.Keys.Enrol(token, worker)
 }
 
 // hook passes commits on to those who are made after the store.
@@ -109,6 +160,12 @@ func (h *hook) committed(changed []jobs.Changed) {
 	if h.pair != nil {
 		h.pair.Committed(changed)
 		h.queue.watch.committed(changed)
+	}
+}
+
+func (h *hook) disagreed(here, came, merged jobs.Job) {
+	if h.queue != nil {
+		h.queue.audit.disagree(here, came, merged)
 	}
 }
 

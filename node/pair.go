@@ -71,7 +71,7 @@ func (q *Queue) Arrived(changed []jobs.Changed) {
 				q.table.Further(*j)
 				continue
 			}
-			if !q.window.takes(int(j.Priority), q.table.Waiting()) {
+			if !q.window.takes(int(j.Priority), q.table.Waiting()) && !q.table.Decides(*j) {
 				q.window.leaveOld(int(j.Priority))
 			} else if q.table.Add(*j) {
 				added++

@@ -44,7 +44,7 @@ func newDuo(t *testing.T, mute bool, change func(a, b *Config)) *duo {
 	cfg := func(name string) Config {
 		c := Default()
 		c.Name, c.Listen, c.Gossip, c.DataDir, c.Workers = name, "127.0.0.1:0", "127.0.0.1:0", t.TempDir(), 0
-		c.GossipMuted = mute
+		c.GossipMuted, c.AuditRate = mute, 0 // these workers compute nothing
 		return c
 	}
 	d := &duo{t: t, mute: mute, a: &solo{t: t, cfg: cfg("a")}, b: &solo{t: t, cfg: cfg("b")}}

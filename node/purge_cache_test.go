@@ -26,7 +26,7 @@ func TestPurge_beside_a_report(t *testing.T) {
 		batch = append(batch, jobs.Report{LeaseRef: l.LeaseRef, V1: l.V1, Iterations: l.Iterations, Kind: jobs.ReportValue, Progress: jobs.Progress{Done: 1000, Value: jobs.Value{1}}})
 	}
 	verdicts := make([]jobs.Verdict, len(batch))
-	facts, of := q.take(w, batch, verdicts)
+	facts, of := q.take(w, batch, verdicts, nil)
 	effects, err := q.store.Record(t.Context(), facts)
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func TestPurge_beside_a_report(t *testing.T) {
 	if _, err := q.Cancel(t.Context(), ids[:1], true, jobs.AckDefault); err != nil {
 		t.Fatal(err)
 	}
-	q.settle(batch, effects, of, verdicts)
+	q.settle(w, batch, effects, of, verdicts, nil)
 	if cached(q, ids[0]) || !cached(q, ids[1]) {
 		t.Errorf("in the cache: the purged value %v, the other %v, want only the other", cached(q, ids[0]), cached(q, ids[1]))
 	}

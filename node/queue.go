@@ -2,7 +2,7 @@ package node
 
 import (
 	"context"
-	"fmt"
+	"encoding/binary"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -11,6 +11,7 @@ import (
 	"workmanager/jobs"
 	"workmanager/jobs/lease"
 	"workmanager/jobs/store"
+	"workmanager/node/keys"
 	peersync "workmanager/sync"
 )
 
@@ -32,6 +33,7 @@ const (
 type Queue struct {
 	node       string
 	advertise  string // where the API is, host:port; "" or without a host if that is not known
+	scheme     string // of both nodes: http:// or https://
 	store      *store.Store
 	now        func() time.Time
 	log        *slog.Logger
@@ -40,11 +42,13 @@ type Queue struct {
 	meter      meter
 	checkpoint time.Duration
 	pair       *peersync.Engine
+	audit      *auditor
 	taking     sync.Mutex // one take-over at a time
 	stealAt    time.Time  // not before; the loop's
 	shareAt    time.Time  // the same
 	shared     []jobs.ID  // taken over though there was work; the loop's
 	takenOver  atomic.Int64
+	lost       []loss // not yet in the rows; the loop's
 
 	stopping chan struct{} // closed by stop: waits end
 	stopOnce sync.Once
@@ -70,7 +74,7 @@ type seen struct {
 }
 
 // newQueue returns a queue over s. The window is filled by the first steps.
-func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger, c *cache) *Queue {
+func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger, c *cache, k *keys.Keys) *Queue {
 	q := &Queue{
 		node: cfg.Name, advertise: cfg.Advertise, store: s, now: now, log: log, cache: c, checkpoint: cfg.CheckpointInterval,
 		stopping: make(chan struct{}), refill: make(chan struct{}, 1),
@@ -80,8 +84,15 @@ func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger
 	q.pair = peersync.New(peersync.Config{
 		Node: cfg.Name, Cluster: cfg.Cluster, Join: cfg.Join, API: cfg.Advertise, Muted: cfg.GossipMuted,
 		Retention: cfg.Retention, CompareInterval: cfg.CompareInterval, Now: now, Log: log,
+		GossipKeys: k.Gossip(), Dial: k.Dialer(),
 	}, s, q)
+	q.scheme = "http://"
+	if k != nil {
+		q.scheme = "https://"
+	}
 	q.barred = !q.pair.MayLease()
+	boot := s.Boot()
+	q.audit = newAuditor(q, cfg.AuditRate, binary.BigEndian.Uint64(boot[8:]))
 	return q
 }
 
@@ -124,7 +135,7 @@ func (q *Queue) add(out []jobs.Outcome) {
 			q.window.leaveOld(int(o.Job.Priority))
 			continue
 		}
-		if !q.window.takes(int(o.Job.Priority), q.table.Waiting()) {
+		if !q.window.takes(int(o.Job.Priority), q.table.Waiting()) && !q.table.Decides(o.Job) {
 			q.window.leave(int(o.Job.Priority))
 		} else if q.table.Add(o.Job) {
 			added++
@@ -159,6 +170,10 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 		if len(leases) > 0 {
 			return q.received(ctx, w, leases), nil
 		}
+		if q.audit.isBarred(w) {
+			q.sit(ctx, timeout)
+			return nil, nil
+		}
 		if taken, err := q.takeOver(ctx, c); err != nil {
 			return nil, err
 		} else if len(taken) > 0 {
@@ -192,11 +207,26 @@ func (q *Queue) waits(n int) {
 	q.waiters += n
 }
 
+// sit lets a worker wait that gets nothing, so that it does not ask all the time.
+func (q *Queue) sit(ctx context.Context, timeout <-chan time.Time) {
+	if timeout == nil {
+		return
+	}
+	select {
+	case <-timeout:
+	case <-ctx.Done():
+	case <-q.stopping:
+	}
+}
+
 // grant gives what there is, and the channel that tells of more.
 func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := q.now()
+	if q.audit.isBarred(w) {
+		return nil, nil
+	}
 	q.saw(now, w)
 	if q.barred {
 		c.Jobs = 0
@@ -219,6 +249,7 @@ func (q *Queue) saw(now time.Time, w jobs.Worker) {
 		s.worker, s.at = w, now
 		return
 	}
+	q.table.Live(w.Key())
 	q.workers[w.Key()] = &seen{worker: w, at: now}
 }
 
@@ -233,15 +264,21 @@ func (q *Queue) wantPage() {
 // step expires leases: each has lost a worker that said nothing. It returns
 // what the store says of that.
 func (q *Queue) step(ctx context.Context, now time.Time) error {
+	open := q.store.CountsOf(q.node).Remaining
 	q.mu.Lock()
 	if !q.stepped.IsZero() && now.Sub(q.stepped) > slept {
 		q.table.Pardon(now)
 	}
 	q.stepped = now
 	lost := q.table.Expire(now)
+	for _, id := range lost {
+		q.lost = append(q.lost, loss{q.table.Work(id), q.table.Attempts(id)})
+	}
+	q.outlook(open)
 	for key, s := range q.workers {
 		if now.Sub(s.at) > workerGone && q.table.LeasesOf(key) == 0 {
 			delete(q.workers, key)
+			q.table.Gone(key)
 		}
 	}
 	q.available(len(lost))
@@ -249,25 +286,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 		q.wantPage()
 	}
 	q.mu.Unlock()
-	if len(lost) == 0 {
-		return nil
-	}
-	facts := make([]store.Fact, len(lost))
-	for i, id := range lost {
-		facts[i] = store.Fact{ID: id, Apply: func(j jobs.Job, at store.Clock) (jobs.Job, bool) { return j.Lose(at()) }}
-	}
-	effects, err := q.store.Record(ctx, facts)
-	if err != nil {
-		return fmt.Errorf("note lost workers: %w", err)
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for i, e := range effects {
-		if e.Job.Ended() {
-			q.remove(lost[i])
-		}
-	}
-	return nil
+	return q.noteLost(ctx)
 }
 
 // Cancel withdraws jobs, and erases them with purge. See web.Queue.

@@ -151,13 +151,12 @@ func (q *Queue) verdictThere(ctx context.Context, w jobs.Worker, j jobs.Job) (jo
 }
 
 // Nodes returns the addresses of the APIs of both nodes, as far as they are
-// known. See web.Leaser.
-func (q *Queue) Nodes() []string {
-	var urls []string
+// known, and whether the two do not reach each other. See web.Leaser.
+func (q *Queue) Nodes() (urls []string, apart bool) {
 	for _, addr := range []string{q.advertise, q.pair.Peer().API} {
 		if addr != "" && addr[0] != ':' {
-			urls = append(urls, "http://"+addr)
+			urls = append(urls, q.scheme+addr)
 		}
 	}
-	return urls
+	return urls, q.pair.Paired() && !q.pair.Connected()
 }

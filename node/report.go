@@ -15,12 +15,19 @@ func (q *Queue) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) 
 	if err := q.admit(w); err != nil {
 		return nil, err
 	}
+	verdicts := make([]jobs.Verdict, len(batch))
+	if q.audit.isBarred(w) { // not even a right value is taken from it: it would have to be computed again
+		for i := range verdicts {
+			verdicts[i] = jobs.Lost
+		}
+		return verdicts, nil
+	}
 	elsewhere, err := q.adopt(ctx, w, batch)
 	if err != nil {
 		return nil, err
 	}
-	verdicts := make([]jobs.Verdict, len(batch))
-	facts, of := q.take(w, batch, verdicts)
+	from := map[int]*origin{} // where the lease of a reported value began, if not at v1
+	facts, of := q.take(w, batch, verdicts, from)
 	for i, v := range elsewhere {
 		verdicts[i] = v
 	}
@@ -34,15 +41,15 @@ func (q *Queue) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) 
 			q.table.NotSaved(batch[i].LeaseRef)
 		}
 		q.mu.Unlock()
-		return nil, fmt.Errorf("store what worker %s reported: %w", w.Name, err)
+		return nil, fmt.Errorf("store what worker %s reported: %w", w.Key(), err)
 	}
-	q.settle(batch, effects, of, verdicts)
+	q.settle(w, batch, effects, of, verdicts, from)
 	return verdicts, nil
 }
 
 // take enters the reports into the table and returns the facts that must be
 // made durable, and which report each came from.
-func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict) ([]store.Fact, []int) {
+func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict, from map[int]*origin) ([]store.Fact, []int) {
 	var facts []store.Fact
 	var of []int
 	q.mu.Lock()
@@ -53,19 +60,47 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 		r := &batch[i]
 		before := q.table.Done(r.ID)
 		attempts := q.table.Attempts(r.ID)
+		keep := func(j jobs.Job) jobs.Job { return j }
+		if kept, rungs := q.table.Kept(r.ID); len(rungs) > 0 || len(r.Rungs) > 0 {
+			keep = func(j jobs.Job) jobs.Job {
+				j, _ = j.AddRungs(kept, rungs)
+				j, _ = j.AddRungs(r.RungsFrom, r.Rungs.First(jobs.RungsBy(j.Iterations, int(j.Keep), r.Progress.Done)-r.RungsFrom))
+				return j
+			}
+		}
 		var apply func(jobs.Job, store.Clock) (jobs.Job, bool)
 		switch r.Kind {
 		case jobs.ReportValue:
+			reached, stands := q.table.Reached(r.LeaseRef)
+			if !stands && q.table.Anew(r.ID) { // computed from a checkpoint that is not trusted
+				verdicts[i] = jobs.Lost
+				continue
+			}
+			if work := q.table.Work(r.ID); stands && work.V1 == r.V1 && work.Iterations == r.Iterations { // else it is no word on this job
+				q.audit.segment(w.Key(), r, reached)
+			}
+			if o := q.origin(r.LeaseRef, w.Key()); o != nil {
+				from[i] = o
+			}
 			apply = func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
 				if !r.Of(j) {
 					return j, false
 				}
 				j.Attempts = max(j.Attempts, attempts)
-				return j.Complete(r.Progress.Value, at())
+				done, changed := j.Complete(r.Progress.Value, at())
+				if changed {
+					done = keep(done)
+				}
+				return done, changed
 			}
 		case jobs.ReportFailure:
 			if !q.table.Holds(r.LeaseRef) {
 				verdicts[i] = jobs.Lost
+				continue
+			}
+			if q.table.Failed(r.LeaseRef, jobs.MaxFailures) { // tried again, elsewhere where there is another worker
+				q.available(1)
+				q.log.Debug("a worker could not compute a job, it is tried again", "worker", w.Key(), "job", r.ID, "err", r.Err)
 				continue
 			}
 			apply = func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
@@ -73,12 +108,15 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				return j.Fail(r.Err, at())
 			}
 		default:
+			reached, _ := q.table.Reached(r.LeaseRef)
 			if !q.table.Renew(now, r.LeaseRef, r.Progress, r.Rate) {
 				verdicts[i] = jobs.Lost
 				continue
 			}
+			q.table.Keep(r.LeaseRef, r.RungsFrom, r.Rungs)
 			if done := q.table.Done(r.ID); done > before {
 				q.meter.iterations.Add(done - before)
+				q.audit.segment(w.Key(), r, reached)
 			}
 			interval := q.checkpoint
 			if r.Kind == jobs.ReportHandBack {
@@ -96,7 +134,11 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 					return j, false
 				}
 				j.Attempts = max(j.Attempts, attempts)
-				return j.Advance(p)
+				ahead, changed := j.Advance(p)
+				if changed {
+					ahead = keep(ahead)
+				}
+				return ahead, changed
 			}
 		}
 		facts = append(facts, store.Fact{ID: r.ID, Apply: apply})
@@ -107,7 +149,7 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 
 // settle turns what the store made of the facts into verdicts. A job that has
 // ended leaves the table.
-func (q *Queue) settle(batch []jobs.Report, effects []store.Effect, of []int, verdicts []jobs.Verdict) {
+func (q *Queue) settle(w jobs.Worker, batch []jobs.Report, effects []store.Effect, of []int, verdicts []jobs.Verdict, from map[int]*origin) {
 	done := 0
 	q.mu.Lock()
 	for n, e := range effects {
@@ -127,6 +169,7 @@ func (q *Queue) settle(batch []jobs.Report, effects []store.Effect, of []int, ve
 		case e.Job.Ended():
 			if e.Changed && e.Job.Rank == jobs.Completed {
 				done++
+				q.audit.completed(w.Key(), r.ID, r.Progress.Value, from[of[n]])
 				q.meter.iterations.Add(e.Job.Iterations - max(q.table.Done(r.ID), 1))
 			}
 			q.remove(r.ID)
@@ -139,8 +182,9 @@ func (q *Queue) settle(batch []jobs.Report, effects []store.Effect, of []int, ve
 	for n, e := range effects {
 		r := &batch[of[n]]
 		if r.Kind == jobs.ReportValue && e.Found && !e.Changed && r.Of(e.Job) && e.Job.Rank == jobs.Completed && !e.Job.Purged && e.Job.Result != r.Progress.Value {
-			q.alarms.Add(1)
-			q.log.Error("two different values for one job: the first is kept, one of the workers is broken", "job", e.Job.ID)
+			q.audit.alarm(e.Job.ID, "worker "+w.Key()+" reported another value than the one that is kept")
+			q.log.Error("two different values for one job: the first is kept until it is recomputed", "job", e.Job.ID, "worker", w.Key())
+			q.audit.dispute(e.Job.ID, q.audit.value(w.Key(), r, from[of[n]])...)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -79,13 +80,19 @@ func (n *Node) Run(ctx context.Context) error {
 	computing := start(func() error { return n.compute(work) })
 	pair := start(func() error { return n.pair.Run(work) })
 	helping := start(func() error { return n.help(work) })
+	auditing := start(func() error { return n.queue.audit.run(work) })
+	rekeying := start(func() error { return n.rekey(work) })
 	api := start(func() error {
-		if err := n.server.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		listener := n.listener
+		if n.keys != nil {
+			listener = tls.NewListener(listener, n.keys.Server())
+		}
+		if err := n.server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve the API: %w", err)
 		}
 		return nil
 	})
-	n.log.Info("node runs", "node", n.cfg.Name, "listen", n.Addr(), "gossip", n.GossipAddr(), "data", n.cfg.DataDir, "workers", n.cfg.Cores())
+	n.log.Info("node runs", "node", n.cfg.Name, "listen", n.Addr(), "gossip", n.GossipAddr(), "data", n.cfg.DataDir, "workers", n.cfg.Cores(), "tls", n.keys != nil, "tokens", n.keys != nil && n.keys.Tokens())
 
 	select {
 	case <-serve.Done():
@@ -94,6 +101,7 @@ func (n *Node) Run(ctx context.Context) error {
 	case <-keep.done:
 	case <-pair.done:
 	case <-helping.done:
+	case <-auditing.done:
 	case <-api.done:
 	}
 	stopServe()
@@ -103,7 +111,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.queue.stop()
 	n.pair.Stop()
 	stopWork()
-	for _, p := range []*part{computing, loops, keep, helping, pair} {
+	for _, p := range []*part{computing, auditing, loops, keep, helping, rekeying, pair} {
 		if !p.wait(drainTimeout) {
 			fail(errors.New("a part did not stop in time"))
 		}
@@ -185,8 +193,9 @@ func (n *Node) loop(ctx context.Context) error {
 			if now.Sub(sampled) >= time.Second || now.Before(sampled) {
 				sampled = now
 				n.queue.meter.tick(now)
+				err = n.queue.fillLower(ctx)
 			}
-			err = n.queue.step(ctx, now)
+			err = errors.Join(n.queue.step(ctx, now), err)
 		}
 		if err != nil && ctx.Err() == nil {
 			if n.store.Err() != nil {
@@ -211,6 +220,20 @@ func (n *Node) help(ctx context.Context) error {
 			n.log.Warn("no work found at the peer, will be tried again", "err", err)
 		}
 	}
+}
+
+// rekey keeps the keys as their files are.
+func (n *Node) rekey(ctx context.Context) error {
+	if n.keys == nil {
+		<-ctx.Done()
+		return nil
+	}
+	n.keys.OnGossip(func(ring [][]byte) {
+		if err := n.pair.SetGossipKeys(ring); err != nil {
+			n.log.Warn("new gossip key refused, the former goes on", "err", err)
+		}
+	})
+	return n.keys.Run(ctx, n.reload)
 }
 
 // retain warms the cache with the newest results and then deletes, at its

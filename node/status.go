@@ -9,6 +9,7 @@ import (
 
 	"workmanager/jobs"
 	"workmanager/jobs/store"
+	"workmanager/node/keys"
 	"workmanager/web/api"
 )
 
@@ -24,6 +25,7 @@ type status struct {
 	queue     *Queue
 	store     *store.Store
 	now       func() time.Time
+	keys      *keys.Keys // nil: no certificate
 
 	mu       sync.Mutex // guards the rest
 	oldest   *time.Time
@@ -55,12 +57,19 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 		StoreBytes: disk.StoreBytes, WALBytes: disk.WALBytes, DiskFreeBytes: disk.FreeBytes, Writable: disk.Full == nil,
 		Alarms:     s.queue.alarms.Load() + s.store.Disagreements(),
 		WorkerList: workers,
+		Audit:      s.queue.audit.status(),
 		Fleet:      api.FleetStatus{Kind: "none", Instances: []api.Instance{}},
 		Cache: api.CacheStatus{
 			Enabled: s.cfg.CacheEntries > 0, Entries: s.queue.cache.len(), Max: s.cfg.CacheEntries,
 			Hits: s.queue.cache.hits.Load(), Misses: s.queue.cache.misses.Load(),
 		},
 		Peer: peer,
+	}
+	if s.keys != nil {
+		e := s.keys.Expiry()
+		st.Certificate = &api.CertificateStatus{
+			ExpiresAt: e.Node, DaysLeft: keys.DaysLeft(e.Node, now), CAExpiresAt: e.CA, CADaysLeft: keys.DaysLeft(e.CA, now),
+		}
 	}
 	st.Queued, st.Workers = st.Jobs, peer.Workers
 	for _, w := range workers {

@@ -44,7 +44,7 @@ func TestRetention_erases_what_a_purge_left(t *testing.T) {
 	cfg := Default()
 	cfg.Retention = time.Second // looks four times a second
 	longAgo := func() time.Time { return time.Unix(0, 0) }
-	n := &Node{cfg: cfg, log: log, now: longAgo, store: s, queue: newQueue(cfg, s, time.Now, log, newCache(100))}
+	n := &Node{cfg: cfg, log: log, now: longAgo, store: s, queue: newQueue(cfg, s, time.Now, log, newCache(100), nil)}
 	ids := put(t, n.queue, 3, 0)
 	j, _, err := s.Job(t.Context(), ids[1])
 	if err != nil {

@@ -23,7 +23,7 @@ func smallQueue(t *testing.T) *Queue {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	q := newQueue(Default(), s, time.Now, slog.New(slog.DiscardHandler), newCache(100))
+	q := newQueue(Default(), s, time.Now, slog.New(slog.DiscardHandler), newCache(100), nil)
 	q.window = newWindow(6, 3)
 	return q
 }

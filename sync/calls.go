@@ -44,7 +44,7 @@ func (e *Engine) call(ctx context.Context, timeout time.Duration, method, path s
 	if in != nil {
 		body = encodeBody(in)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+addr+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, e.url(addr, path), bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("call the peer: %w", err)
 	}
@@ -97,7 +97,10 @@ func serveCall[In any](e *Engine, w http.ResponseWriter, r *http.Request, who fu
 		return
 	}
 	id := who(&in).identity()
-	no := e.admit(id)
+	no := named(r, id.Node)
+	if no == nil {
+		no = e.admit(id)
+	}
 	if no == nil && e.store.Reading().Peer != id.Node { // only the feed makes a peer
 		no = &Refusal{RefusedStranger, fmt.Sprintf("node %s is not the peer of %s", id.Node, e.cfg.Node)}
 	}
@@ -151,6 +154,10 @@ func (e *Engine) serveFind(w http.ResponseWriter, r *http.Request) {
 		e.writeError(w, e.refuse(&Refusal{RefusedMalformed, err.Error()}))
 		return
 	}
+	if no := named(r, e.store.Reading().Peer); no != nil {
+		e.writeError(w, e.refuse(no))
+		return
+	}
 	v, found, err := e.host.Find(r.Context(), id)
 	switch {
 	case err != nil:
@@ -160,6 +167,7 @@ func (e *Engine) serveFind(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not here", http.StatusNotFound)
 		return
 	}
+	v.Rungs = v.Rungs.First(fewRungs)                                                                                                                   // it is asked for its progress, and often
 	body, _ := json.Marshal(foundJob{Row: appendRowFields(nil, &jobs.Row{Job: v.Job}), Leased: v.Leased, Done: v.Done, Rate: v.Rate, Worker: v.Worker}) // plain fields never fail
 	writeBody(w, body)
 }
@@ -260,7 +268,7 @@ func (e *Engine) proposeFloor(ctx context.Context) error {
 	addr := e.target()
 	ctx, cancel := context.WithTimeout(ctx, floorPatience)
 	defer cancel()
-	hr, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+"/peer/gc", bytes.NewReader(encodeFloorRequest(req)))
+	hr, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url(addr, "/peer/gc"), bytes.NewReader(encodeFloorRequest(req)))
 	if err != nil {
 		return fmt.Errorf("propose a floor: %w", err)
 	}

@@ -47,6 +47,11 @@
 // Gossip tells who is alive, wakes the reader and carries copies of changed rows
 // while HTTP is cut. Nothing rests on it: muting it costs time only.
 //
+// Where others are on the network, HTTP is over TLS and a node is who its
+// certificate says, to whoever asks it (Config.Dial) and to whoever it asks
+// (named); gossip is encrypted with a ring of keys. Config decides; package node
+// sees to it.
+//
 // # Files
 //
 // The core is synchronous, takes time as a value and has no goroutine: state.go,

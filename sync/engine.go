@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -21,6 +22,12 @@ type Config struct {
 	// API is where the peer reaches this node's API, host:port. An unspecified
 	// host means the address it sees this node at.
 	API string
+	// GossipKeys encrypt gossip, 32 bytes each, the first one sends; none: it is
+	// in the clear. Dial connects to the API of the node of that name, over TLS,
+	// and only to it; nil: the peer is asked over plain HTTP. Both for a network
+	// that others are in.
+	GossipKeys [][]byte
+	Dial       func(ctx context.Context, addr, node string) (net.Conn, error)
 	// Muted lets gossip find the peer and tells nothing of it from then on: for
 	// tests, which must all hold so.
 	Muted bool
@@ -130,7 +137,7 @@ func New(cfg Config, store Store, host Host) *Engine {
 		news:    store.Head(),
 	}
 	e.tail.from, e.tail.last = e.news, e.news
-	e.wire.init()
+	e.wire.init(e)
 	e.state.barrier = e.paired()
 	e.peer.api = store.Reading().API
 	return e

@@ -24,7 +24,7 @@ const (
 func (e *Engine) Gossip(bind string) error {
 	g, err := newGossip(gossipConfig{
 		Node: e.cfg.Node, Cluster: e.cfg.Cluster, Boot: e.me.Boot, Store: e.me.Store, Schema: e.me.Schema,
-		Bind: bind, API: e.cfg.API, Join: e.cfg.Join, Head: e.store.Head, Log: e.log,
+		Bind: bind, API: e.cfg.API, Join: e.cfg.Join, Head: e.store.Head, Keys: e.cfg.GossipKeys, Log: e.log,
 	}, e)
 	if err != nil {
 		return fmt.Errorf("gossip at %s: %w", bind, err)
@@ -34,6 +34,15 @@ func (e *Engine) Gossip(bind string) error {
 	}
 	e.gossip = g
 	return nil
+}
+
+// SetGossipKeys exchanges the keys of gossip; the first one sends. It does
+// nothing where gossip runs in the clear.
+func (e *Engine) SetGossipKeys(ring [][]byte) error {
+	if e.gossip == nil {
+		return nil
+	}
+	return e.gossip.SetKeys(ring)
 }
 
 // GossipAddr returns the address that the peer joins, "" if there is none.
@@ -141,7 +150,7 @@ func (o *outbox) put(changed []jobs.Changed, peer jobs.ID) (dropped int) {
 	defer o.mu.Unlock()
 	for i := range changed {
 		c := &changed[i]
-		if c.Via != (jobs.ID{}) && c.Via == peer {
+		if c.Via != (jobs.ID{}) && c.Via == peer || len(c.Job.Rungs) > maxPacket {
 			continue
 		}
 		if _, ok := o.rows[c.Job.ID]; !ok {

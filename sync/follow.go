@@ -43,10 +43,13 @@ type packet struct {
 	data []byte
 }
 
-func (w *wires) init() {
+func (w *wires) init(e *Engine) {
 	dial := &net.Dialer{Timeout: dialTimeout, KeepAlive: 5 * time.Second}
 	w.client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{
 		DialContext: dial.DialContext, MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute, DisableCompression: true,
+		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return e.cfg.Dial(ctx, addr, e.peerName())
+		},
 	}}
 	w.kick, w.stop = make(chan struct{}, 1), make(chan struct{})
 	w.copies = make(chan packet, 256)
@@ -66,6 +69,25 @@ func (e *Engine) target() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.peer.api
+}
+
+// url is where a route of the peer is.
+func (e *Engine) url(addr, path string) string {
+	if e.cfg.Dial != nil {
+		return "https://" + addr + path
+	}
+	return "http://" + addr + path
+}
+
+// peerName returns the name of the peer that is there, or was, "" if none ever
+// said it.
+func (e *Engine) peerName() string {
+	if known := e.store.Reading().Peer; known != "" {
+		return known
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.peer.name
 }
 
 // follow reads the peer's feed until ctx ends.
@@ -191,7 +213,7 @@ func (e *Engine) fetch(ctx context.Context, addr string, asked Request) (f fetch
 }
 
 func (e *Engine) get(ctx context.Context, addr string, asked Request, heard func()) (Reply, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/peer/changes?"+encodeRequest(asked).Encode(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.url(addr, "/peer/changes?"+encodeRequest(asked).Encode()), nil)
 	if err != nil {
 		return Reply{}, fmt.Errorf("ask for changes: %w", err)
 	}

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -52,7 +53,7 @@ type gossipConfig struct {
 	Advertise     string               // host, or host:port, that peers reach Bind at; "" finds it out
 	API           string               // host:port that peers reach the API at; without a host, or an unspecified one, it is where they see our gossip
 	Join          []string             // where the peer's gossip may be, host:port
-	Key           []byte               // of 32 bytes, the pair's own; nil does not encrypt, for loopback only
+	Keys          [][]byte             // of 32 bytes, the pair's own, the first one sends; none does not encrypt, for loopback only
 	Head          func() jobs.LSeq     // our head, for the exchange of states; it must not block. nil leaves that out
 	Transport     memberlist.Transport // nil: UDP and TCP at Bind
 	Log           *slog.Logger
@@ -107,12 +108,15 @@ type gossip struct {
 	cfg    gossipConfig
 	ev     gossipEvents
 	list   *memberlist.Memberlist
-	bound  string // where we listen
-	self   string // where peers reach us
+	ring   *memberlist.Keyring // nil: in the clear
+	bound  string              // where we listen
+	self   string              // where peers reach us
 	meta   []byte
 	join   chan struct{} // join now; bound 1, full means that it will
 	hints  chan struct{} // hint is new; bound 1
 	chance *rand.Rand    // of the join loop only
+
+	rekey sync.Mutex // held over SetKeys
 
 	warnings, refusals notices
 
@@ -151,6 +155,11 @@ func newGossip(cfg gossipConfig, ev gossipEvents) (*gossip, error) {
 	if g.meta, err = appendMeta(nil, cfg); err != nil {
 		return nil, err
 	}
+	if len(cfg.Keys) > 0 {
+		if g.ring, err = memberlist.NewKeyring(cfg.Keys, cfg.Keys[0]); err != nil {
+			return nil, fmt.Errorf("keys of gossip: %w", err)
+		}
+	}
 	c := g.memberlistConfig()
 	if cfg.Transport == nil {
 		if err := g.bind(c); err != nil {
@@ -174,7 +183,7 @@ func (g *gossip) memberlistConfig() *memberlist.Config {
 	d := &delegate{g}
 	c := memberlist.DefaultLANConfig()
 	c.Name, c.Label = g.cfg.Node, labelPrefix+g.cfg.Cluster
-	c.Transport, c.SecretKey = g.cfg.Transport, g.cfg.Key
+	c.Transport, c.Keyring = g.cfg.Transport, g.ring
 	c.Delegate, c.Events, c.Alive, c.Conflict = d, d, d, d
 	c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = 200*time.Millisecond, 100*time.Millisecond, 3
 	c.AwarenessMaxMultiplier = 2
@@ -409,6 +418,37 @@ func (g *gossip) Hint(head jobs.LSeq, waiting, free int64) {
 	case g.hints <- struct{}{}:
 	default: // the one that waits will be this one
 	}
+}
+
+// SetKeys exchanges the keys while gossip runs.
+func (g *gossip) SetKeys(keys [][]byte) error {
+	if g.ring == nil || len(keys) == 0 {
+		return nil
+	}
+	g.rekey.Lock()
+	defer g.rekey.Unlock()
+	for _, k := range keys {
+		if err := g.ring.AddKey(k); err != nil {
+			return fmt.Errorf("keys of gossip: %w", err)
+		}
+	}
+	// Each key that is used moves to the front, so those that go end up last. Only
+	// the last one may be removed while packets are read: removing another moves
+	// keys under the reader's eyes.
+	for _, k := range slices.Backward(keys) {
+		if err := g.ring.UseKey(k); err != nil {
+			return fmt.Errorf("keys of gossip: %w", err)
+		}
+	}
+	for _, k := range slices.Backward(g.ring.GetKeys()) {
+		if slices.ContainsFunc(keys, func(keep []byte) bool { return bytes.Equal(keep, k) }) {
+			break
+		}
+		if err := g.ring.RemoveKey(k); err != nil {
+			return fmt.Errorf("keys of gossip: %w", err)
+		}
+	}
+	return nil
 }
 
 func (g *gossip) hintLoop(ctx context.Context) {

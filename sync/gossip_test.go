@@ -569,7 +569,7 @@ func TestGossip(t *testing.T) {
 		nw := &memnet.Network{}
 		ta := nw.Host()
 		key := func(x byte) func(*gossipConfig) {
-			return func(c *gossipConfig) { c.Key = bytes.Repeat([]byte{x}, 32) }
+			return func(c *gossipConfig) { c.Keys = [][]byte{bytes.Repeat([]byte{x}, 32)} }
 		}
 		a := gossiping(t, gossipTestConfig("a", over(ta), key(1)))
 		c := gossiping(t, gossipTestConfig("c", over(nw.Host()), joins(ta.Addr()), key(2)))
@@ -580,6 +580,42 @@ func TestGossip(t *testing.T) {
 		}
 		b := gossiping(t, gossipTestConfig("b", over(nw.Host()), joins(ta.Addr()), key(1)))
 		pass(t, "the one with the key gets in", time.Second, meet(a, b, true))
+	})
+
+	bubble("keys_are_exchanged_without_a_word_lost", func(t *testing.T) {
+		nw := &memnet.Network{}
+		ta, tb := nw.Host(), nw.Host()
+		one, two, three := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32), bytes.Repeat([]byte{3}, 32)
+		with := func(keys ...[]byte) func(*gossipConfig) { return func(c *gossipConfig) { c.Keys = keys } }
+		a := gossiping(t, gossipTestConfig("a", over(ta), with(one, three)))
+		b := gossiping(t, gossipTestConfig("b", over(tb), joins(ta.Addr()), with(one)))
+		pass(t, "they meet", time.Second, meet(a, b, true))
+		head := jobs.LSeq(0)
+		for _, keys := range [][][]byte{{one, two}, {two, one}, {two}} { // on both, one after the other
+			for _, x := range []*gossiper{a, b} {
+				if err := x.SetKeys(keys); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Second)
+				head++
+				a.Hint(head, 0, 0)
+				pass(t, "a hint arrives", time.Second, func() bool { return slices.Contains(b.said().heads, head) })
+			}
+			if got := a.ring.GetKeys(); !slices.EqualFunc(got, keys, bytes.Equal) {
+				t.Errorf("the ring is %v, want %v", got, keys)
+			}
+		}
+		if alive, dead, _, _, _ := a.counts(); alive != 1 || dead != 0 {
+			t.Errorf("a lost sight of b: alive %d times, dead %d", alive, dead)
+		}
+		c := gossiping(t, gossipTestConfig("c", over(nw.Host()), joins(ta.Addr()), with(one)))
+		time.Sleep(30 * time.Second)
+		if got := c.said().members; len(got) != 0 {
+			t.Errorf("the key that is gone lets in: %v", got)
+		}
+		if err := a.SetKeys([][]byte{{1, 2}}); err == nil {
+			t.Error("a key of 2 bytes was taken")
+		}
 	})
 
 	bubble("the_address_of_last_time_is_joined", func(t *testing.T) {
@@ -707,7 +743,7 @@ func TestGossip(t *testing.T) {
 // The same over real sockets, where time is real.
 func TestGossip_sockets(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	local := func(c *gossipConfig) { c.Bind, c.Key = "127.0.0.1:0", bytes.Repeat([]byte{7}, 32) }
+	local := func(c *gossipConfig) { c.Bind, c.Keys = "127.0.0.1:0", [][]byte{bytes.Repeat([]byte{7}, 32)} }
 	until := func(x *gossiper, what string, ok func() bool) {
 		t.Helper()
 		begin, limit := time.Now(), time.After(20*time.Second)

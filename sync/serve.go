@@ -3,7 +3,10 @@ package sync
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,13 +29,41 @@ var frameBuffers = sync.Pool{New: func() any { return new([]byte) }}
 // Handler returns the routes between nodes, all below /peer/.
 func (e *Engine) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /peer/changes", e.serveChanges)
-	mux.HandleFunc("POST /peer/gc", e.serveFloor)
-	mux.HandleFunc("POST /peer/steal", e.serveSteal)
-	mux.HandleFunc("POST /peer/consume", e.serveConsume)
-	mux.HandleFunc("POST /peer/summary", e.serveSummary)
-	mux.HandleFunc("GET /peer/jobs/{id}", e.serveFind)
+	for pattern, serve := range e.routes() {
+		mux.HandleFunc(pattern, serve)
+	}
 	return mux
+}
+
+func (e *Engine) routes() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"GET /peer/changes":   e.serveChanges,
+		"POST /peer/gc":       e.serveFloor,
+		"POST /peer/steal":    e.serveSteal,
+		"POST /peer/consume":  e.serveConsume,
+		"POST /peer/summary":  e.serveSummary,
+		"GET /peer/jobs/{id}": e.serveFind,
+	}
+}
+
+// Patterns returns the patterns of the routes between nodes.
+func Patterns() []string { return slices.Sorted(maps.Keys((*Engine)(nil).routes())) }
+
+// named refuses a request over TLS whose certificate is not that of the node
+// that the request says it is from. Whoever mounts Handler has seen to it that
+// the certificate is of this pair.
+func named(r *http.Request, node string) *Refusal {
+	if r.TLS == nil {
+		return nil
+	}
+	name := ""
+	if len(r.TLS.VerifiedChains) > 0 {
+		name = r.TLS.VerifiedChains[0][0].Subject.CommonName
+	}
+	if name == "" || name != node {
+		return &Refusal{RefusedStranger, fmt.Sprintf("the certificate of node %q is shown for node %q", name, node)}
+	}
+	return nil
 }
 
 // refusalStatus is the HTTP status of each refusal.
@@ -73,6 +104,10 @@ func (e *Engine) serveChanges(w http.ResponseWriter, r *http.Request) {
 	req, err := decodeRequest(r.URL.Query())
 	if err != nil {
 		e.writeError(w, e.refuse(&Refusal{RefusedMalformed, err.Error()}))
+		return
+	}
+	if no := named(r, req.Node); no != nil {
+		e.writeError(w, e.refuse(no))
 		return
 	}
 	if err := e.asked(r.Context(), req); err != nil { // also of a node that stops: it confirms
@@ -120,7 +155,7 @@ func (a *answer) run(ctx context.Context, req Request) error {
 			if err != nil {
 				return err
 			}
-			return a.finish(&reply)
+			return a.finish(&reply, req.Schema)
 		}
 		if first {
 			h := e.hello()
@@ -144,14 +179,16 @@ func (a *answer) run(ctx context.Context, req Request) error {
 }
 
 // finish sends the rows and the end, and the hello before them if it was not
-// sent yet. A floor that rose meanwhile is told with the next answer.
-func (a *answer) finish(r *Reply) error {
+// sent yet. A floor that rose meanwhile is told with the next answer. schema is
+// the asker's.
+func (a *answer) finish(r *Reply, schema int) error {
 	b := (*a.buf)[:0]
 	if !a.hello {
 		b = appendHello(b, &r.Hello)
 	}
 	for i := range r.Rows {
-		b = appendRow(b, &r.Rows[i])
+		row := forSchema(r.Rows[i], schema)
+		b = appendRow(b, &row)
 	}
 	return a.send(appendEnd(b, &r.End))
 }
@@ -221,6 +258,10 @@ func (e *Engine) serveFloor(w http.ResponseWriter, r *http.Request) {
 	req, err := decodeFloorRequest(r.Body)
 	if err != nil {
 		e.writeError(w, e.refuse(&Refusal{RefusedMalformed, err.Error()}))
+		return
+	}
+	if no := named(r, req.Node); no != nil {
+		e.writeError(w, e.refuse(no))
 		return
 	}
 	reply, err := e.AcceptFloor(r.Context(), req)

@@ -4,8 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -421,4 +425,45 @@ func FuzzServe(f *testing.F) {
 			t.Errorf("%q: %d", query, rec.Code)
 		}
 	})
+}
+
+// TestServe_certificates: over TLS a node is who its certificate says, and no
+// request that says otherwise is heard.
+func TestServe_certificates(t *testing.T) {
+	shown := func(name string) *tls.ConnectionState {
+		s := &tls.ConnectionState{}
+		if name != "" {
+			s.VerifiedChains = [][]*x509.Certificate{{{Subject: pkix.Name{CommonName: name}}}}
+		}
+		return s
+	}
+	for _, target := range []string{"GET " + asks(nil), "POST /peer/gc", "POST /peer/steal", "POST /peer/consume", "POST /peer/summary", "GET /peer/jobs/0193a2c4-7e21-7c3e-9b1a-5d2f60c4e801"} {
+		for _, name := range []string{"", "a", "c", "B", "b"} {
+			c := &clock{}
+			x := newShelved("a", 1, c.now)
+			x.up(t)
+			method, path, _ := strings.Cut(target, " ")
+			text := ""
+			if method == "POST" {
+				id := peerIdentity()
+				text = fmt.Sprintf(`{"node":%q,"cluster":%q,"store":%q,"boot":%q,"proto":[%d,%d]}`, id.Node, id.Cluster, id.Store, id.Boot, id.ProtoMin, id.ProtoMax)
+			}
+			if path == "/peer/gc" {
+				text = string(encodeFloorRequest(FloorRequest{Identity: peerIdentity(), Floor: stateEpoch}))
+			}
+			r := httptest.NewRequest(method, path, strings.NewReader(text))
+			r.TLS = shown(name)
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			rec := httptest.NewRecorder()
+			func() {
+				defer func() { _ = recover() }() // an answer that breaks off says so
+				x.Handler().ServeHTTP(rec, r.WithContext(ctx))
+			}()
+			cancel()
+			refused := strings.Contains(rec.Body.String(), "the certificate of node")
+			if refused == (name == peerIdentity().Node) || refused && rec.Code != http.StatusConflict {
+				t.Errorf("%s with the certificate of %q: %d %s", target, name, rec.Code, rec.Body)
+			}
+		}
+	}
 }

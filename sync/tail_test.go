@@ -171,3 +171,40 @@ func TestTail_trims(t *testing.T) {
 		}
 	}
 }
+
+// TestTailOfLongRows: the bytes remembered are bounded, and so are those of a
+// chunk.
+func TestTailOfLongRows(t *testing.T) {
+	var tl tail
+	long := jobs.Rungs(make([]byte, 64*jobs.MaxKeep))
+	forgotten := 0
+	for i := range jobs.LSeq(400) {
+		j := newJob(int(i), "a")
+		j.Keep, j.Rungs = jobs.MaxKeep, long
+		tl.add([]jobs.Changed{{Row: jobs.Row{Job: j, LSeq: i + 1}}})
+		bytes := 0
+		for _, r := range tl.rows {
+			bytes += len(r.Job.Rungs)
+		}
+		if bytes > maxTailRungs {
+			t.Fatalf("%d bytes are remembered", bytes)
+		}
+		if tl.from == i+1 {
+			forgotten++
+		}
+	}
+	if forgotten == 0 || tl.last != 400 {
+		t.Errorf("at %d, forgotten %d times", tl.last, forgotten)
+	}
+	at := tl.from
+	for n := 0; at < tl.last; n++ {
+		c, ok := tl.chunk(jobs.FeedQuery{Cursor: jobs.Cursor{Boot: tailBoot, At: at, SeenHead: at}, Rows: 1000, Bytes: 300_000}, tailBoot)
+		if !ok || len(c.Rows) == 0 || len(c.Rows) > 5 || c.Next.At != at+jobs.LSeq(len(c.Rows)) || c.More != (c.Next.At < tl.last) {
+			t.Fatalf("chunk %d: %d rows from %d to %d, more %v, %v", n, len(c.Rows), at, c.Next.At, c.More, ok)
+		}
+		at = c.Next.At
+	}
+	if _, ok := tl.chunk(jobs.FeedQuery{Rows: 1000, Bytes: 1 << 20}, tailBoot); ok {
+		t.Error("rows that were forgotten are answered")
+	}
+}

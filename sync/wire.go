@@ -473,7 +473,7 @@ func appendFlag(b []byte, key byte, v bool) []byte {
 	return append(b, key, 1, 1)
 }
 
-func appendBytes[T string | []byte](b []byte, key byte, v T) []byte {
+func appendBytes[T ~string | []byte](b []byte, key byte, v T) []byte {
 	if len(v) == 0 {
 		return b
 	}
@@ -531,7 +531,7 @@ func cutField(payload []byte) (key uint64, val, rest []byte, ok bool) {
 }
 
 // readNumber reads a number of at most limit, which T holds.
-func readNumber[T ~uint8 | ~uint32 | ~uint64 | ~int | ~int64](val []byte, limit uint64) (T, error) {
+func readNumber[T ~uint8 | ~uint16 | ~uint32 | ~uint64 | ~int | ~int64](val []byte, limit uint64) (T, error) {
 	n, size := binary.Uvarint(val)
 	if size <= 0 || size != len(val) {
 		return 0, fmt.Errorf("%d bytes are no number", len(val))
@@ -621,6 +621,18 @@ const (
 	rowHome
 	rowLSeq
 	rowPriority
+	rowKeep // from here on since schema 3
+	rowResumedFrom
+	rowRungs
+)
+
+// schemaRungs is the first schema that has kept checkpoints. A peer before it
+// keeps them as fields that it does not know, of which it takes maxExt bytes,
+// so it is sent the first fewRungs only. It gets the others when it is of this
+// release and the two compare.
+const (
+	schemaRungs = 3
+	fewRungs    = 60
 )
 
 var rowNames = []string{
@@ -628,7 +640,7 @@ var rowNames = []string{
 	rowGCAfter: "gc_after", rowRank: "rank", rowResult: "result", rowErr: "err", rowVerified: "verified",
 	rowDoneAt: "done_at", rowPulled: "pulled", rowPurged: "purged", rowCkDone: "ck_done", rowCkValue: "ck_value",
 	rowAttempts: "attempts", rowLost: "lost", rowOwnEpoch: "own_epoch", rowHome: "home", rowLSeq: "lseq",
-	rowPriority: "priority",
+	rowPriority: "priority", rowKeep: "keep", rowResumedFrom: "resumed_from", rowRungs: "rungs",
 }
 
 // appendRow appends the frame of r.
@@ -674,7 +686,18 @@ func appendRowFields(b []byte, r *jobs.Row) []byte {
 	b = appendBytes(b, rowHome, j.Home)
 	b = appendUint(b, rowLSeq, uint64(r.LSeq))
 	b = appendUint(b, rowPriority, uint64(j.Priority))
+	b = appendUint(b, rowKeep, uint64(j.Keep))
+	b = appendUint(b, rowResumedFrom, j.ResumedFrom)
+	b = appendBytes(b, rowRungs, j.Rungs)
 	return append(b, r.Ext...)
+}
+
+// forSchema returns the row as a peer of the schema can keep it.
+func forSchema(r jobs.Row, schema int) jobs.Row {
+	if schema < schemaRungs {
+		r.Job.Rungs = r.Job.Rungs.First(fewRungs)
+	}
+	return r
 }
 
 // decodeRow is rowDecoder.decode for a single row.
@@ -741,6 +764,15 @@ func (d *rowDecoder) decode(payload []byte) (jobs.Row, error) {
 			r.LSeq, err = readNumber[jobs.LSeq](val, math.MaxInt64)
 		case rowPriority:
 			j.Priority, err = readNumber[uint8](val, jobs.MaxPriority)
+		case rowKeep:
+			j.Keep, err = readNumber[uint16](val, jobs.MaxKeep)
+		case rowResumedFrom:
+			j.ResumedFrom, err = readNumber[uint64](val, jobs.MaxIterations)
+		case rowRungs:
+			if len(val)%len(jobs.Value{}) != 0 {
+				return fmt.Errorf("%d bytes are no values of %d", len(val), len(jobs.Value{}))
+			}
+			j.Rungs = jobs.Rungs(val)
 		default:
 			if len(r.Ext)+len(raw) > maxExt {
 				return fmt.Errorf("more than %d bytes of fields that this release does not know", maxExt)
@@ -818,6 +850,14 @@ func checkRow(j *jobs.Job, seen uint64) error {
 		return fmt.Errorf("row: ck_done: %d is not below the iterations, %d", j.Checkpoint.Done, j.Iterations)
 	case has(rowCkValue) != (j.Checkpoint.Done > 0):
 		return fmt.Errorf("row: ck_value: does not go with ck_done, %d", j.Checkpoint.Done)
+	case j.Purged && (j.Keep > 0 || j.ResumedFrom > 0 || j.Rungs != ""):
+		return errors.New("row: keep: is there, but the job is purged")
+	case uint64(j.Keep) >= j.Iterations:
+		return fmt.Errorf("row: keep: %d is not below the iterations, %d", j.Keep, j.Iterations)
+	case j.Rungs.Len() > int(j.Keep):
+		return fmt.Errorf("row: rungs: %d are there, the job keeps %d", j.Rungs.Len(), j.Keep)
+	case j.ResumedFrom >= j.Iterations:
+		return fmt.Errorf("row: resumed_from: %d is not below the iterations, %d", j.ResumedFrom, j.Iterations)
 	case j.Lost > 0 && j.Ended():
 		return fmt.Errorf("row: lost: is there, but the job is %s", shown(j))
 	}

@@ -70,7 +70,11 @@ func wireRows() map[string]jobs.Row {
 	cancelled, _ := born.Cancel(wireEpoch.Add(time.Second))
 	purged, _ := pulled.Purge(wireEpoch.Add(2 * time.Hour))
 	one := jobs.Job{ID: wireID(9), V1: wireValue(8), Iterations: 1}.Born("node-a", wireEpoch, nil)
+	keeping := born
+	keeping.Keep, keeping.ResumedFrom = 900, 77
+	keeping.Rungs = jobs.Rungs("").Add(wireValue(5)).Add(wireValue(6))
 	return map[string]jobs.Row{
+		"row_kept":       {Job: keeping, LSeq: 987662},
 		"row_open":       {Job: born, LSeq: 987654},
 		"row_checkpoint": {Job: ahead, LSeq: 987655},
 		"row_completed":  {Job: completed, LSeq: 987656},
@@ -79,7 +83,7 @@ func wireRows() map[string]jobs.Row {
 		"row_cancelled":  {Job: cancelled, LSeq: 987659},
 		"row_purged":     {Job: purged, LSeq: 987660},
 		"row_one":        {Job: one, LSeq: 1},
-		"row_ext":        {Job: born, LSeq: 987661, Ext: []byte{22, 2, 0xAB, 0xCD, 0x81, 0x80, 0x01, 0}},
+		"row_ext":        {Job: born, LSeq: 987661, Ext: []byte{25, 2, 0xAB, 0xCD, 0x81, 0x80, 0x01, 0}},
 	}
 }
 
@@ -94,10 +98,18 @@ func randomRow(rng *rand.Rand) jobs.Row {
 	}
 	now := wireEpoch.Add(time.Duration(rng.Int64N(1e15)) / 1000 * 1000)
 	j = j.Born(nodes[rng.IntN(len(nodes))], now, nil)
+	if rng.IntN(3) == 0 {
+		j, _ = j.Keeping(rng.IntN(jobs.MaxKeep + 1))
+	}
+	if rng.IntN(5) == 0 {
+		j.ResumedFrom = rng.Uint64N(j.Iterations)
+	}
 	for range rng.IntN(8) {
 		now = now.Add(time.Duration(rng.Int64N(1e12)) / 1000 * 1000)
 		v := jobs.Value{byte(rng.Uint32()), 63: byte(rng.Uint32())}
-		switch rng.IntN(9) {
+		switch rng.IntN(10) {
+		case 9:
+			j, _ = j.AddRungs(j.Rungs.Len(), jobs.Rungs("").Add(v).Add(v))
 		case 0, 1:
 			j, _ = j.Advance(jobs.Progress{Done: rng.Uint64N(j.Iterations + 1), Value: v})
 		case 2:
@@ -122,7 +134,7 @@ func randomRow(rng *rand.Rand) jobs.Row {
 	}
 	r := jobs.Row{Job: j, LSeq: jobs.LSeq(rng.Int64N(math.MaxInt64))}
 	for range max(0, rng.IntN(6)-3) {
-		r.Ext = binary.AppendUvarint(r.Ext, 22+rng.Uint64N(1<<rng.UintN(60)))
+		r.Ext = binary.AppendUvarint(r.Ext, 25+rng.Uint64N(1<<rng.UintN(60)))
 		n := rng.IntN(300)
 		r.Ext = binary.AppendUvarint(r.Ext, uint64(n))
 		for range n {
@@ -348,7 +360,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 
 // unknown are fields of a later release, one with a key that is written longer
 // than it need be.
-var unknown = []byte{22, 0, 23, 3, 1, 2, 3, 0xA3, 0x00, 1, 9, 0xFF, 0xFF, 0x7F, 2, 7, 7, 22, 1, 5}
+var unknown = []byte{25, 0, 26, 3, 1, 2, 3, 0xA3, 0x00, 1, 9, 0xFF, 0xFF, 0x7F, 2, 7, 7, 25, 1, 5}
 
 func TestUnknownFieldsSurvive(t *testing.T) {
 	for name, r := range wireRows() {
@@ -385,6 +397,41 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 		if _, again, err := decodeAny(kind, append(payload, later...)); err != nil || !bytes.Equal(again, frame) {
 			t.Errorf("kind %d with an unknown field: %x, %v, want it skipped", kind, again, err)
 		}
+	}
+}
+
+// TestOlderPeerKeepsRungs: a peer of the schema before kept checkpoints takes a
+// row that has many, and gives back what it was sent.
+func TestOlderPeerKeepsRungs(t *testing.T) {
+	r := wireRows()["row_kept"]
+	r.Job.Keep = jobs.MaxKeep
+	for r.Job.Rungs.Len() < jobs.MaxKeep {
+		r.Job.Rungs = r.Job.Rungs.Add(wireValue(byte(r.Job.Rungs.Len())))
+	}
+	if same := forSchema(r, schemaRungs); same.Job != r.Job {
+		t.Error("a peer of this release is sent less than all")
+	}
+	sent := forSchema(r, schemaRungs-1)
+	var known, ext []byte
+	if _, err := eachField("row", rowNames, appendRowFields(nil, &sent), func(key uint64, _, raw []byte) error {
+		if key >= rowKeep {
+			ext = append(ext, raw...)
+		} else {
+			known = append(known, raw...)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(ext) > maxExt {
+		t.Fatalf("%d bytes that the older release does not know, it takes %d", len(ext), maxExt)
+	}
+	back, err := decodeRow(append(known, ext...))
+	if want := r.Job.Rungs.First(fewRungs); err != nil || back.Job.Rungs != want || back.Job.Keep != r.Job.Keep || back.Job.ResumedFrom != r.Job.ResumedFrom {
+		t.Errorf("came back with %d of %d kept checkpoints, resumed from %d, %v", back.Job.Rungs.Len(), back.Job.Keep, back.Job.ResumedFrom, err)
+	}
+	if m := jobs.Merge(r.Job, back.Job); m != r.Job {
+		t.Errorf("merged with what came back: %d kept checkpoints", m.Rungs.Len())
 	}
 }
 
@@ -456,7 +503,15 @@ func TestImpossibleRowsAreRefused(t *testing.T) {
 		{"lost", "row_open", func(f map[byte][]byte) { f[rowLost] = uvarint(1 << 32) }},
 		{"own_epoch", "row_open", func(f map[byte][]byte) { f[rowOwnEpoch] = uvarint(1<<53 + 1) }},
 		{"lseq", "row_open", func(f map[byte][]byte) { f[rowLSeq] = uvarint(1 << 63) }},
-		{"field 22", "row_open", func(f map[byte][]byte) { f[22] = make([]byte, maxExt-2) }},
+		{"keep", "row_purged", func(f map[byte][]byte) { f[rowKeep] = uvarint(1) }},
+		{"keep", "row_purged", func(f map[byte][]byte) { f[rowResumedFrom] = uvarint(1) }},
+		{"keep", "row_open", func(f map[byte][]byte) { f[rowKeep] = uvarint(jobs.MaxKeep + 1) }},
+		{"keep", "row_kept", func(f map[byte][]byte) { f[rowIterations] = f[rowKeep] }},
+		{"rungs", "row_kept", func(f map[byte][]byte) { f[rowKeep] = uvarint(1) }},
+		{"rungs", "row_kept", func(f map[byte][]byte) { f[rowRungs] = f[rowRungs][1:] }},
+		{"rungs", "row_open", func(f map[byte][]byte) { f[rowRungs] = make([]byte, 64) }},
+		{"resumed_from", "row_one", func(f map[byte][]byte) { f[rowResumedFrom] = uvarint(1) }},
+		{"field 25", "row_open", func(f map[byte][]byte) { f[25] = make([]byte, maxExt-2) }},
 	} {
 		r := valid[tc.row]
 		fields := map[byte][]byte{}

@@ -276,6 +276,9 @@ func (b *batchRun) take(g *group, reader *lineReader, line int64, text []byte) {
 		if id, err = b.s.cfg.NewID(key); err == nil {
 			var j jobs.Job
 			if j, err = jobs.New(id, l.v1, l.iterations, l.priority); err == nil {
+				j, err = j.Keeping(l.keep)
+			}
+			if err == nil {
 				g.jobs = append(g.jobs, j)
 			}
 		}

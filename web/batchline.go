@@ -16,6 +16,7 @@ type batchLine struct {
 	v1         jobs.Value
 	iterations uint64
 	priority   int
+	keep       int // checkpoints
 	key        string
 }
 
@@ -54,13 +55,13 @@ func (p *lineReader) slow(line []byte) (l batchLine, err error) {
 	if err := wrong.err(); err != nil {
 		return l, err
 	}
-	return batchLine{v1: k.v1(), iterations: job.Iterations, priority: job.Priority, key: job.Key}, nil
+	return batchLine{v1: k.v1(), iterations: job.Iterations, priority: job.Priority, keep: job.Checkpoints, key: job.Key}, nil
 }
 
 // fast reads a line of the usual shape; ok is false for any other, right or
 // wrong.
 func (p *lineReader) fast(b []byte) (l batchLine, ok bool) {
-	const data, iterations, key, priority = 1, 2, 4, 8
+	const data, iterations, key, priority, checkpoints = 1, 2, 4, 8, 16
 	seen := 0
 	i := blanks(b, 0)
 	if i == len(b) || b[i] != '{' {
@@ -78,6 +79,8 @@ func (p *lineReader) fast(b []byte) (l batchLine, ok bool) {
 			member, i = key, i+5
 		case hasPrefix(rest, `"priority"`):
 			member, i = priority, i+10
+		case hasPrefix(rest, `"checkpoints"`):
+			member, i = checkpoints, i+13
 		default:
 			return l, false
 		}
@@ -113,12 +116,18 @@ func (p *lineReader) fast(b []byte) (l batchLine, ok bool) {
 			if i == n || b[n] == '0' && i-n > 1 {
 				return l, false
 			}
-			if member == priority {
+			switch member {
+			case priority:
 				if v > jobs.MaxPriority {
 					return l, false
 				}
 				l.priority = int(v)
-			} else {
+			case checkpoints:
+				if v > jobs.MaxKeep {
+					return l, false
+				}
+				l.keep = int(v)
+			default:
 				if v < 1 || v > jobs.MaxIterations {
 					return l, false
 				}

@@ -32,6 +32,8 @@ func jobOf(v jobs.View) api.Job {
 		Durability:       v.Durability.String(),
 		DurabilityReason: v.Durability.Reason,
 		Replicated:       v.Durability.Both,
+		Checkpoints:      int(v.Keep),
+		ResumedFrom:      v.ResumedFrom,
 		Attempts:         v.Attempts,
 		Worker:           v.Worker,
 		Node:             v.Home,

@@ -163,6 +163,7 @@ func FuzzBatchLine(f *testing.F) {
 	for _, s := range []string{
 		`{"data":"aGVsbG8=","iterations":5}`, `{"iterations": 9007199254740992, "data": "QQ==", "priority": 9, "key": "a/b"}`, `{"data":"","iterations":5}`,
 		`{"data":"QQ==","iterations":0}`, `{"data":"QQ==","iterations":9007199254740993}`, `{"data":"QQ==","iterations":5,"key":""}`, `{"data":"QQ==","iterations":5,"key":null,"priority":null}`,
+		`{"data":"QQ==","iterations":5,"checkpoints":3}`, `{"checkpoints":1001,"data":"QQ==","iterations":5}`, `{"data":"QQ==","iterations":5,"checkpoints":null}`, `{"data":"QQ==","iterations":5,"checkpoints":1,"checkpoints":2}`,
 		`{"data":"QQ==","iterations":1.0}`, `{"data":"QQ==","iterations":"5"}`, `{"data":"QQ==","iterations":5,"x":1}`, `{"data":"QQ==","data":"QUI=","iterations":5}`, `{"data":"Q\u0051==","iterations":5}`,
 		`{"data":"QQ==","iterations":007}`, `{"data":"QQ==","iterations":5,"priority":10}`, `{"data":"QQ==","iterations":5,"priority":-1}`, `{"data":"QQ==","iterations":5} `, `{"data":"QQ==","iterations":5}x`, `{"DATA":"QQ==","iterations":5}`,
 		"{\"data\":\"QQ\r==\",\"iterations\":5}", "{\"data\":\"QQ\r\r\r\r==\",\"iterations\":5}", `{"data":"QQ==","iterations":5,"key":"a\"b"}`, `{"data":"QQ==" ,"iterations" :5	}` + "\r",
@@ -201,7 +202,7 @@ func wantLine(line []byte) (key string, ok bool) {
 		n, good := new(big.Int).SetString(string(raw), 10)
 		return good && raw[0] != '+' && n.Cmp(big.NewInt(min)) >= 0 && n.Cmp(big.NewInt(max)) <= 0
 	}
-	if !in("iterations", 1, jobs.MaxIterations, true) || !in("priority", 0, jobs.MaxPriority, false) {
+	if !in("iterations", 1, jobs.MaxIterations, true) || !in("priority", 0, jobs.MaxPriority, false) || !in("checkpoints", 0, jobs.MaxKeep, false) {
 		return "", false
 	}
 	if raw, has := m["key"]; has && json.Unmarshal(raw, &key) != nil {
@@ -214,7 +215,7 @@ func wantLine(line []byte) (key string, ok bool) {
 	}
 	for name := range m {
 		switch name {
-		case "data", "iterations", "key", "priority":
+		case "data", "iterations", "key", "priority", "checkpoints":
 		default:
 			return "", false
 		}

@@ -84,6 +84,12 @@ var figures = []figure{
 		one(func(s *api.Status) int { return len(s.Fleet.Instances) })},
 	{"workmanager_alarms_total", "Pairs of different values seen for one job. Anything but 0 needs a person.", prometheus.CounterValue, nil,
 		one(func(s *api.Status) int64 { return s.Alarms })},
+	{"workmanager_audit_checked_total", "Reports and jobs that were recomputed to check them.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Audit.Checked })},
+	{"workmanager_audit_wrong_total", "Of these, the wrong ones. Anything but 0 needs a person.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Audit.Wrong })},
+	{"workmanager_workers_quarantined", "Workers that get no more leases here, at most 100.", prometheus.GaugeValue, nil,
+		one(func(s *api.Status) int { return len(s.Audit.Quarantined) })},
 	{"workmanager_peer_session", "How this node stands with its peer: 1 for the session it has, 0 for the others. In sync a write waits for the peer.", prometheus.GaugeValue, []string{"session"},
 		func(s *api.Status, set func(float64, ...string)) {
 			for _, name := range api.Sessions {

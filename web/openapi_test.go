@@ -480,6 +480,9 @@ func TestOpenAPI_has_every_route(t *testing.T) {
 	}
 	for _, pattern := range web.New(web.Config{Limits: jobs.DefaultLimits()}).Patterns() {
 		pattern = strings.TrimSuffix(pattern, "{$}")
+		if pattern == "/peer/" {
+			continue // of package sync, between nodes
+		}
 		if !described[pattern] {
 			t.Errorf("route %s is not in openapi.yaml", pattern)
 		}

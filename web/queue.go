@@ -43,8 +43,10 @@ type Reader interface {
 type Leaser interface {
 	Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error)
 	Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error)
-	// Nodes returns the URLs of both nodes, as far as they are known.
-	Nodes() []string
+	// Nodes returns the URLs of both nodes, as far as they are known, and whether
+	// the two do not reach each other: each may have work that the other knows
+	// nothing of.
+	Nodes() (urls []string, apart bool)
 }
 
 // StatusReporter tells how the node is. It answers in well under a

@@ -161,6 +161,9 @@ func TestJobs(t *testing.T) {
 		`{"data":"QQ==","iterations":5,"priority":10}`:                            {"priority: 10 is more than 9"},
 		`{"data":"QQ==","iterations":5,"priority":-1}`:                            {"priority: -1 is less than 0"},
 		`{"data":"QQ==","iterations":5,"priority":"1"}`:                           {"priority: a JSON string is not a whole number"},
+		`{"data":"QQ==","iterations":5,"checkpoints":1001}`:                       {"checkpoints: 1001 is more than 1000"},
+		`{"data":"QQ==","iterations":5,"checkpoints":-1,"priority":-1}`:           {"checkpoints: -1 is less than 0", "priority: -1"},
+		`{"data":"QQ==","iterations":5,"checkpoints":"all"}`:                      {"checkpoints: a JSON string is not a whole number"},
 		`{"data":"QQ==","iterations":5,"key":"a b"}`:                              {"key: character 2"},
 		`{"data":"QQ==","iterations":5,"key":7}`:                                  {"key: a JSON number is not a string"},
 		`{"data":"QQ==","iterations":5,"key":"` + strings.Repeat("k", 256) + `"}`: {"key: has 256 characters"},
@@ -168,7 +171,7 @@ func TestJobs(t *testing.T) {
 	} {
 		p := post(body).refused(t, 422, jobs.CodeInvalid, want...)
 		for _, word := range []string{"uint64", "int", "Go ", "json:"} {
-			if strings.Contains(strings.ReplaceAll(p.Detail, "iterations", ""), word) {
+			if strings.Contains(strings.NewReplacer("iterations", "", "checkpoints", "").Replace(p.Detail), word) {
 				t.Errorf("%s: detail %q names a Go type", body, p.Detail)
 			}
 		}

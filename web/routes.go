@@ -8,46 +8,63 @@ import (
 	"workmanager/jobs"
 )
 
-// route is one line of the table: a pattern of http.ServeMux and who answers.
-// A GET route answers HEAD too.
+// route is one line of the table: a pattern of http.ServeMux, who may call it
+// where tokens are asked for, and who answers. A GET route answers HEAD too.
 type route struct {
 	pattern string
+	may     Role
 	handler http.Handler
 }
+
+// Who may call a route. A route that says nothing lets nobody in.
+const (
+	anyone    = nobody | users | Enrol | Worker | Peer // pages and documents of the binary, and whether it is alive
+	users     = Client | Operator
+	operators = Operator
+	enrolling = Enrol
+	workers   = Worker
+	peers     = Peer
+)
 
 // table lists every route.
 func (s *Server) table() []route {
 	return []route{
 		// The three old routes.
-		{"PUT /enqueue", s.serve(s.enqueue)},
-		{"POST /pullCompleted", s.serve(s.pull)},
-		{"GET /status", handle(s, s.status)},
+		{"PUT /enqueue", users, s.serve(s.enqueue)},
+		{"POST /pullCompleted", users, s.serve(s.pull)},
+		{"GET /status", users, handle(s, s.status)},
 
-		{"POST /v1/jobs", s.serve(s.submit)},
-		{"POST /v1/jobs/batch", s.serve(s.batch)},
-		{"GET /v1/jobs", handle(s, s.listJobs)},
-		{"GET /v1/jobs/{id}", handle(s, s.getJob)},
-		{"DELETE /v1/jobs/{id}", handle(s, s.cancelJob)},
-		{"GET /v1/results", handle(s, s.results)},
-		{"GET /v1/status", handle(s, s.status)},
-		{"GET /v1/fleet", handle(s, s.fleet)},
-		{"GET /v1/events", s.serve(s.eventStream)},
+		{"POST /v1/jobs", users, s.serve(s.submit)},
+		{"POST /v1/jobs/batch", users, s.serve(s.batch)},
+		{"GET /v1/jobs", users, handle(s, s.listJobs)},
+		{"GET /v1/jobs/{id}", users, handle(s, s.getJob)},
+		{"DELETE /v1/jobs/{id}", users, handle(s, s.cancelJob)},
+		{"GET /v1/jobs/{id}/checkpoints", users, handle(s, s.checkpoints)},
+		{"GET /v1/results", users, handle(s, s.results)},
+		{"GET /v1/status", users, handle(s, s.status)},
+		{"GET /v1/fleet", operators, handle(s, s.fleet)},
+		{"GET /v1/events", users, s.serve(s.eventStream)},
 
-		// For our own processes.
-		{"POST /worker/lease", handleJSON(s, maxLeaseBody, s.lease)},
-		{"POST /worker/report", handleJSON(s, maxReportBody, s.report)},
-
-		{"GET /healthz", handle(s, s.healthz)},
-		{"GET /readyz", handle(s, s.readyz)},
-		{"GET /metrics", s.metrics()},
+		{"GET /healthz", anyone, handle(s, s.healthz)},
+		{"GET /readyz", anyone, handle(s, s.readyz)},
+		{"GET /metrics", users, s.metrics()},
 
 		// Documents and pages, all in the binary.
-		{"GET /v1/openapi.yaml", s.openapiYAML()},
-		{"GET /openapi.json", s.openapiJSON()},
-		{"GET /docs", s.docs()},
-		{"GET /redoc", s.redoc()},
-		{"GET /{$}", s.dashboard()},
-		{"GET /assets/{name}", s.serve(s.asset)},
+		{"GET /v1/openapi.yaml", anyone, s.openapiYAML()},
+		{"GET /openapi.json", anyone, s.openapiJSON()},
+		{"GET /docs", anyone, s.docs()},
+		{"GET /redoc", anyone, s.redoc()},
+		{"GET /{$}", anyone, s.serve(s.home)},
+		{"GET /assets/{name}", anyone, s.serve(s.asset)},
+		{"GET /login", anyone, pages["login.html"]},
+		{"POST /login", anyone, s.serve(s.login)},
+		{"POST /logout", anyone, s.serve(s.logout)},
+
+		// Between our own processes.
+		{"POST /worker/enrol", enrolling, s.serve(s.enrol)},
+		{"POST /worker/lease", workers, handleJSON(s, maxLeaseBody, s.lease)},
+		{"POST /worker/report", workers, handleJSON(s, maxReportBody, s.report)},
+		{"/peer/", peers, s.peer()},
 	}
 }
 
@@ -81,7 +98,7 @@ func (s *Server) methods(r *http.Request, path string) []string {
 	var found []string
 	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		probe := http.Request{Method: m, URL: &u, Host: r.Host}
-		if _, pattern := s.mux.Handler(&probe); pattern != "" && pattern != "/" {
+		if _, pattern := s.mux.Handler(&probe); pattern != "" && pattern != "/" && pattern != "/peer/" {
 			found = append(found, m)
 		}
 	}

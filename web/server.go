@@ -29,6 +29,10 @@ type Config struct {
 	SpillDir string
 	Version  string
 	Log      *slog.Logger
+	// Keeper knows who calls; nil is for loopback: everybody may do everything.
+	Keeper Keeper
+	// Peer answers what the other node asks, below /peer/; nil: nobody does.
+	Peer http.Handler
 }
 
 // Server is the public HTTP API. It is safe for concurrent use.
@@ -59,7 +63,7 @@ func New(cfg Config) *Server {
 	s.events.init(s)
 	s.routes = s.table()
 	for _, r := range s.routes {
-		s.mux.Handle(r.pattern, r.handler)
+		s.mux.Handle(r.pattern, s.guard(r.may, r.handler))
 	}
 	s.mux.Handle("/", s.serve(s.noRoute))
 	return s
@@ -101,6 +105,8 @@ func Tune(srv *http.Server) {
 	srv.WriteTimeout = serverTimeout
 	srv.IdleTimeout = idleTimeout
 	srv.MaxHeaderBytes = maxHeader
+	srv.Protocols = new(http.Protocols) // what streams and deadlines here were tried with
+	srv.Protocols.SetHTTP1(true)
 }
 
 // response wraps what net/http hands in, to know whether an answer has begun.

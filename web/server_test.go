@@ -247,7 +247,7 @@ func (f *fake) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]job
 func (f *fake) Report(_ context.Context, w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error) {
 	return f.report(w, batch)
 }
-func (f *fake) Nodes() []string { return nil }
+func (f *fake) Nodes() ([]string, bool) { return nil, false }
 
 // server returns a Server over f.
 func (f *fake) server(t testing.TB) *web.Server {

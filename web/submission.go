@@ -13,6 +13,7 @@ import (
 type submission struct {
 	iterations uint64
 	priority   int
+	keep       int // checkpoints
 	key        string
 	ack        jobs.Ack
 	v1         jobs.Value
@@ -68,6 +69,7 @@ func (s *Server) dataOnly(w http.ResponseWriter, r *http.Request, hint string) (
 	p := params{r: r, limits: &s.cfg.Limits}
 	sub.iterations = p.iterations(hint)
 	sub.priority = p.number("priority", 0, 0, jobs.MaxPriority)
+	sub.keep = p.number("checkpoints", 0, 0, jobs.MaxKeep)
 	sub.ack = p.ack()
 	sub.key = p.key()
 	wrong := len(p.wrong.list) > 0
@@ -108,6 +110,9 @@ func (s *Server) enqueueOne(r *http.Request, sub submission) (jobs.Outcome, erro
 		return jobs.Outcome{}, err
 	}
 	j, err := jobs.New(id, sub.v1, sub.iterations, sub.priority)
+	if err == nil {
+		j, err = j.Keeping(sub.keep)
+	}
 	if err != nil {
 		return jobs.Outcome{}, err
 	}

@@ -55,8 +55,8 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// jsonJob reads an api.SubmitJob, however large its data is, with iterations,
-// key and priority before or behind it. What the body does not say, the query
+// jsonJob reads an api.SubmitJob, however large its data is, with the other
+// members before or behind it. What the body does not say, the query
 // and the header may.
 func (s *Server) jsonJob(w http.ResponseWriter, r *http.Request) (sub submission, err error) {
 	p := params{r: r, limits: &s.cfg.Limits}
@@ -74,12 +74,15 @@ func (s *Server) jsonJob(w http.ResponseWriter, r *http.Request) (sub submission
 		return sub, err
 	}
 	job := m.finish(&p.wrong)
-	sub.iterations, sub.priority = job.Iterations, job.Priority
+	sub.iterations, sub.priority, sub.keep = job.Iterations, job.Priority, job.Checkpoints
 	if !m.found["iterations"] {
 		sub.iterations = p.iterations("give it in the body or in the query")
 	}
 	if !m.found["priority"] {
 		sub.priority = p.number("priority", 0, 0, jobs.MaxPriority)
+	}
+	if !m.found["checkpoints"] {
+		sub.keep = p.number("checkpoints", 0, 0, jobs.MaxKeep)
 	}
 	if job.Key != "" && sub.key != "" && job.Key != sub.key {
 		p.wrong.add(jobs.Invalid("body", "key", "value_error.const", "differs from the header Idempotency-Key"))
@@ -111,7 +114,7 @@ func newMembers(k *sink) *members {
 
 func (m *members) want(name []byte) bool {
 	switch string(name) {
-	case "iterations", "key", "priority":
+	case "iterations", "key", "priority", "checkpoints":
 		return true
 	}
 	if len(m.extra) < 8 {
@@ -140,6 +143,9 @@ func (m *members) got(name string, raw []byte) {
 	case "priority":
 		m.job.Priority = 0
 		err = decodeField("body", name, raw, &m.job.Priority)
+	case "checkpoints":
+		m.job.Checkpoints = 0
+		err = decodeField("body", name, raw, &m.job.Checkpoints)
 	}
 	if err != nil {
 		m.wrong[name] = err
@@ -149,12 +155,12 @@ func (m *members) got(name string, raw []byte) {
 // finish returns the job and adds all that is wrong with it to p.
 func (m *members) finish(p *problems) api.SubmitJob {
 	for _, name := range m.extra {
-		p.add(jobs.Invalid("body", name, "value_error.extra", "no such field; a job has data, iterations, key and priority"))
+		p.add(jobs.Invalid("body", name, "value_error.extra", "no such field; a job has data, iterations, key, priority and checkpoints"))
 	}
 	if err := m.scan.data.k.check(); err != nil {
 		p.add(err)
 	}
-	for _, name := range []string{"iterations", "key", "priority"} {
+	for _, name := range []string{"iterations", "key", "priority", "checkpoints"} {
 		if err := m.wrong[name]; err != nil {
 			p.add(err)
 		}
@@ -162,9 +168,9 @@ func (m *members) finish(p *problems) api.SubmitJob {
 	if m.found["iterations"] && m.wrong["iterations"] == nil {
 		p.add(checkIterations("body", m.job.Iterations))
 	}
-	if e, ok := errors.AsType[*jobs.Error](check("body", &m.job)); ok && m.wrong["priority"] == nil {
+	if e, ok := errors.AsType[*jobs.Error](check("body", &m.job)); ok {
 		for _, x := range e.Problems {
-			if x.Loc[1] == "priority" {
+			if name := x.Loc[1]; (name == "priority" || name == "checkpoints") && m.wrong[name] == nil {
 				p.list = append(p.list, x)
 			}
 		}

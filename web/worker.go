@@ -11,18 +11,23 @@ import (
 )
 
 // Bounds of the bodies: a full report, whose values and reasons are as long as
-// can be, is about 7 MB.
+// can be, is about 7 MB, and its kept checkpoints 1.5 MB.
 const (
 	maxLeaseBody  = 64 << 10
-	maxReportBody = 8 << 20
+	maxReportBody = 10 << 20
 	// maxTold bounds the wrong reports of one batch that are told.
 	maxTold = 16
+	// maxTicket bounds what a report shows of its lease.
+	maxTicket = 64
 )
 
 // lease answers POST /worker/lease: leases, with a wait for the first. A node
 // that stops gives none.
 func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseReply, error) {
 	who, err := workerOf(&req.Worker)
+	if err == nil {
+		_, err = WorkerOf(ctx, who.Name)
+	}
 	if err != nil {
 		return api.LeaseReply{}, err
 	}
@@ -42,13 +47,15 @@ func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseRepl
 	if err != nil {
 		return api.LeaseReply{}, err
 	}
-	out := api.LeaseReply{Leases: make([]api.Lease, len(leases)), Nodes: s.nodes()}
+	out := api.LeaseReply{Leases: make([]api.Lease, len(leases))}
+	out.Nodes, out.Apart = s.nodes()
 	for i, l := range leases {
 		w := &out.Leases[i]
-		*w = api.Lease{ID: l.ID.String(), Boot: l.Fence.Boot.String(), Fence: l.Fence.N, V1: l.V1.String(), Iterations: l.Iterations, Done: l.Start.Done}
+		*w = api.Lease{ID: l.ID.String(), Boot: l.Fence.Boot.String(), Fence: l.Fence.N, V1: l.V1.String(), Iterations: l.Iterations, Done: l.Start.Done, Keep: l.Keep}
 		if l.Start.Done > 1 {
 			w.Value = l.Start.Value.String()
 		}
+		w.Ticket = s.ticket(ctx, l.ID)
 		out.TTL = l.TTL.Seconds()
 	}
 	return out, nil
@@ -58,6 +65,9 @@ func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseRepl
 // computed is to arrive.
 func (s *Server) report(ctx context.Context, req api.ReportRequest) (api.ReportReply, error) {
 	who, err := workerOf(&req.Worker)
+	if err == nil {
+		_, err = WorkerOf(ctx, who.Name)
+	}
 	if err != nil {
 		return api.ReportReply{}, err
 	}
@@ -71,26 +81,62 @@ func (s *Server) report(ctx context.Context, req api.ReportRequest) (api.ReportR
 	if err := wrong.err(); err != nil {
 		return api.ReportReply{}, err
 	}
-	out := api.ReportReply{Verdicts: make([]string, len(batch)), Nodes: s.nodes()}
-	verdicts, err := s.cfg.Leaser.Report(ctx, who, batch)
+	out := api.ReportReply{Verdicts: make([]string, len(batch))}
+	out.Nodes, _ = s.nodes()
+	mine, place := batch[:0], make([]int, 0, len(batch)) // what it leased, now or before
+	for i := range batch {
+		out.Verdicts[i] = api.VerdictLost
+		if s.mayReport(ctx, &batch[i]) {
+			mine, place = append(mine, batch[i]), append(place, i)
+		}
+	}
+	if n := len(batch) - len(mine); n > 0 {
+		s.log.Warn("reports on jobs that the worker never leased", "worker", who.Key(), "reports", n)
+	}
+	verdicts, err := s.cfg.Leaser.Report(ctx, who, mine)
 	if err != nil {
 		return api.ReportReply{}, err
 	}
 	for i, v := range verdicts {
-		out.Verdicts[i] = verdictWords[v]
+		out.Verdicts[place[i]] = verdictWords[v]
 	}
 	return out, nil
+}
+
+// ticket returns what the caller shows when it reports on a job, "" where
+// nobody shows anything.
+func (s *Server) ticket(ctx context.Context, id jobs.ID) string {
+	c, known := CallerOf(ctx)
+	t, ok := s.cfg.Keeper.(Tickets)
+	if !known || !ok {
+		return ""
+	}
+	return t.Ticket(c.Name, id)
+}
+
+// mayReport tells whether the caller once leased the job that it reports on. It
+// is told that others are lost and no more, for it may hold a ticket by a key
+// that is no longer good, among others that are.
+func (s *Server) mayReport(ctx context.Context, r *jobs.Report) bool {
+	c, known := CallerOf(ctx)
+	if !known {
+		return true // on loopback workers have no credentials
+	}
+	t, ok := s.cfg.Keeper.(Tickets)
+	return ok && c.Role == Worker && t.Leased(c.Name, r.ID, r.Ticket)
 }
 
 var verdictWords = map[jobs.Verdict]string{
 	jobs.Kept: api.VerdictKept, jobs.Lost: api.VerdictLost, jobs.Withdrawn: api.VerdictWithdrawn,
 }
 
-func (s *Server) nodes() []string {
-	if urls := s.cfg.Leaser.Nodes(); urls != nil {
-		return urls
+// nodes is what the Leaser says of the nodes, with a list that is never null.
+func (s *Server) nodes() ([]string, bool) {
+	urls, apart := s.cfg.Leaser.Nodes()
+	if urls == nil {
+		urls = []string{}
 	}
-	return []string{}
+	return urls, apart
 }
 
 // workerOf checks what a worker says of itself. It is shown to people, and
@@ -132,7 +178,10 @@ func reportOf(n int, r *api.Report) (out jobs.Report, err error) {
 	if err := jobs.CheckIterations(r.Iterations); err != nil {
 		return wrong("iterations", "value_error.number", "%d is not from 1 to %d (2^53)", r.Iterations, uint64(jobs.MaxIterations))
 	}
-	out.Iterations = r.Iterations
+	out.Iterations, out.Ticket = r.Iterations, r.Ticket
+	if len(r.Ticket) > maxTicket {
+		return wrong("ticket", "value_error.length", "has %d bytes, at most %d are allowed", len(r.Ticket), maxTicket)
+	}
 	switch r.Kind {
 	case api.ReportProgress:
 		out.Kind = jobs.ReportProgress
@@ -157,6 +206,12 @@ func reportOf(n int, r *api.Report) (out jobs.Report, err error) {
 		if out.Progress.Value, err = jobs.ParseValue(r.Value); err != nil {
 			return wrong("value", "value_error.hex", "is not 128 hexadecimal digits")
 		}
+	}
+	if out.RungsFrom = r.RungsFrom; r.RungsFrom < 0 || r.RungsFrom > jobs.MaxKeep {
+		return wrong("rungs_from", "value_error.number", "%d is not from 0 to %d", r.RungsFrom, jobs.MaxKeep)
+	}
+	if err := out.Rungs.UnmarshalText([]byte(r.Rungs)); err != nil {
+		return wrong("rungs", "value_error.base64", "%v", err)
 	}
 	if out.Rate = r.Rate; !(r.Rate >= 0 && r.Rate <= 1e15) {
 		return wrong("rate", "value_error.number", "%g is not from 0 to 1e15", r.Rate)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"workmanager/jobs"
+	"workmanager/jobs/hashchain"
 	"workmanager/node"
 	"workmanager/web/api"
 )
@@ -119,7 +120,7 @@ func TestWorkerReport_bad_input(t *testing.T) {
 		"no worker":        {`{"reports":[]}`, "application/json", 422, jobs.CodeInvalid, "name"},
 		"reports is a map": {`{` + workerJSON + `,"reports":{}}`, "application/json", 422, jobs.CodeInvalid, "reports"},
 		"too many":         {`{` + workerJSON + `,"reports":[` + strings.Repeat("{},", 4096) + `{}]}`, "application/json", 422, jobs.CodeInvalid, "4097"},
-		"10 MB":            {`{` + workerJSON + `,"reports":[` + strings.Repeat(" ", 10<<20) + `]}`, "application/json", 413, jobs.CodeTooLarge, "8388608"},
+		"10 MB":            {`{` + workerJSON + `,"reports":[` + strings.Repeat(" ", 10<<20) + `]}`, "application/json", 413, jobs.CodeTooLarge, "10485760"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s.do("POST", "/worker/report", strings.NewReader(row.body), "Content-Type: "+row.media).refused(t, row.status, row.code, row.words)
@@ -221,7 +222,7 @@ func TestWorkerLease_over_a_node(t *testing.T) {
 		name, want string
 		report     string
 	}{
-		{"progress", "kept", with(map[string]any{"done": 2})},
+		{"progress", "kept", with(map[string]any{"done": 2, "value": jobs.Value(hashchain.Value([]byte("hello"), 2)).String()})},
 		{"unknown fence of a leased job", "lost", with(map[string]any{"done": 2, "fence": 99})},
 		{"fence of another boot", "lost", with(map[string]any{"done": 2, "boot": someBoot})},
 		{"unknown job", "lost", with(map[string]any{"done": 2, "id": unknown})},

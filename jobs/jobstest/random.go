@@ -187,6 +187,10 @@ func (d *driver) enqueue(n *node) {
 			sub.Known = &v
 		case 3:
 			sub.Job.Priority = uint8(d.rng.IntN(10))
+		case 5:
+			sub.Job.Keep = uint16(1 + d.rng.IntN(5))
+		case 6:
+			sub.Job.ResumedFrom, sub.Job.Checkpoint = 3, jobs.Progress{Done: 3, Value: jobs.Value{3, 7}}
 		case 4: // a key that was used before, mostly for the same work
 			if len(d.subs) > 0 {
 				*sub = d.subs[len(d.subs)-1-d.rng.IntN(min(10, len(d.subs)))]
@@ -213,12 +217,32 @@ func value(j jobs.Job) jobs.Value {
 	return v
 }
 
+// rungs are the right ones, as far as this driver goes: n from the from-th on.
+func rungs(j jobs.Job, from, n int) (r jobs.Rungs) {
+	for i := range n {
+		v := j.V1
+		v[62] = byte(from + i)
+		r = r.Add(v)
+	}
+	return r
+}
+
 func (d *driver) facts(n *node) {
 	facts := make([]Fact, 1+d.rng.IntN(5))
 	for i := range facts {
 		f := &facts[i]
 		f.ID = d.some()
-		switch k := d.rng.IntN(24); {
+		switch k := d.rng.IntN(27); {
+		case k >= 25:
+			from := d.rng.IntN(3)
+			f.Apply = func(j jobs.Job, _ func() time.Time) (jobs.Job, bool) { return j.AddRungs(from, rungs(j, from, 2)) }
+		case k == 24:
+			if d.rng.IntN(4) == 0 { // two workers that differ
+				wrong := jobs.Rungs("").Add(jobs.Value{byte(1 + d.rng.IntN(3)), 63: 202})
+				f.Apply = func(j jobs.Job, _ func() time.Time) (jobs.Job, bool) { return j.AddRungs(0, wrong) }
+			} else {
+				f.Apply = func(j jobs.Job, _ func() time.Time) (jobs.Job, bool) { return j.AddRungs(0, rungs(j, 0, 5)) }
+			}
 		case k < 8:
 			f.Apply = func(j jobs.Job, at func() time.Time) (jobs.Job, bool) { return j.Complete(value(j), at()) }
 		case k < 9:

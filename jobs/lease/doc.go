@@ -5,5 +5,5 @@
 //
 // The jobs that may be given are a window over the open rows of the store: the
 // most urgent first, and of one priority the oldest first. Whoever owns the
-// table keeps it filled.
+// table keeps it filled. Which of them is given first order.go says.
 package lease

@@ -1,8 +1,8 @@
 package lease
 
 import (
-	"container/heap"
 	"fmt"
+	"math"
 	"time"
 
 	"workmanager/jobs"
@@ -14,8 +14,12 @@ type Table struct {
 	boot    jobs.ID
 	fence   uint64
 	entries map[jobs.ID]*entry
-	waiting queue
+	waiting order
+	busy    jobs.Work                     // iterations left to do under leases, as last reported
 	holders map[string]map[jobs.ID]*entry // leases by worker
+	live    map[string]struct{}           // the workers that may take leases
+
+	distrust map[jobs.ID]uint64 // checkpoints of jobs that were not here; at most maxDistrust
 }
 
 // entry is one job of the table: waiting if holder is "", else leased.
@@ -25,10 +29,12 @@ type entry struct {
 	iterations uint64
 	start      jobs.Progress // where the next lease begins
 	priority   uint8
-	createdAt  time.Time
+	keep       uint16
+	createdAt  int64 // microseconds
 	attempts   uint32
+	past       *past // nil if there is nothing to remember
 
-	at int // index in the queue, while waiting
+	at, far int32 // places in the two heaps of its line, while waiting; far is -1 if it is not long
 
 	holder   string
 	fence    jobs.Fence
@@ -39,11 +45,51 @@ type entry struct {
 	saved    time.Time // when progress was last made durable, or the grant
 	durable  uint64    // the iterations that the row knows of
 	before   uint64    // what it knew before the last Due
+
+	rungs     jobs.Rungs // kept checkpoints reported to this table
+	rungsFrom int        // the place of the first of them
 }
 
 // New returns an empty table whose fences carry boot.
 func New(boot jobs.ID) *Table {
-	return &Table{boot: boot, entries: map[jobs.ID]*entry{}, holders: map[string]map[jobs.ID]*entry{}}
+	return &Table{boot: boot, entries: map[jobs.ID]*entry{}, holders: map[string]map[jobs.ID]*entry{},
+		live: map[string]struct{}{}, distrust: map[jobs.ID]uint64{}, waiting: order{lanes: 1}}
+}
+
+// Expect tells how many lanes compute for this table, and how many iterations
+// wait elsewhere for their place in it: with them it knows which chain decides
+// when all is done.
+func (t *Table) Expect(lanes int, more jobs.Work) {
+	t.waiting.lanes, t.waiting.more = float64(max(lanes, 1)), more
+}
+
+// Decides reports whether a job, if it were added, might come to decide when
+// all is done: it has a quarter of what that takes now.
+func (t *Table) Decides(j jobs.Job) bool {
+	o := &t.waiting
+	n := j.Remaining()
+	return n >= long && 4*float64(n)*o.lanes >= t.Remaining().Plus(o.more).Float()
+}
+
+// Remaining returns the iterations left to do of the jobs in the table.
+func (t *Table) Remaining() jobs.Work {
+	sum := t.busy
+	for i := range t.waiting.lines {
+		sum = sum.Plus(t.waiting.lines[i].work)
+	}
+	return sum
+}
+
+// WaitingBy returns the highest priority at which a job waits, -1 if none does,
+// and for each priority how many wait.
+func (t *Table) WaitingBy() (top int, by [jobs.MaxPriority + 1]int) {
+	top = -1
+	for p := range by {
+		if by[p] = len(t.waiting.lines[p].turns); by[p] > 0 {
+			top = p
+		}
+	}
+	return top, by
 }
 
 // Add makes an open job available. It returns false, and changes nothing, if
@@ -53,9 +99,12 @@ func (t *Table) Add(j jobs.Job) bool {
 		return false
 	}
 	e := &entry{id: j.ID, v1: j.V1, iterations: j.Iterations, start: j.Start(), durable: j.Start().Done,
-		priority: j.Priority, createdAt: j.CreatedAt, attempts: j.Attempts}
+		priority: j.Priority, keep: j.Keep, createdAt: j.CreatedAt.UnixMicro(), attempts: j.Attempts}
+	if done, ok := t.distrust[j.ID]; ok && j.Checkpoint.Done <= done && j.Checkpoint.Done > 0 {
+		e.start, e.past = jobs.Progress{Done: 1, Value: j.V1}, &past{anew: true}
+	}
 	t.entries[j.ID] = e
-	heap.Push(&t.waiting, e)
+	t.waiting.push(e)
 	return true
 }
 
@@ -78,10 +127,10 @@ func (t *Table) Waits(id jobs.ID) bool {
 }
 
 // Waiting returns how many jobs may be given, Leased how many are.
-func (t *Table) Waiting() int { return len(t.waiting) }
+func (t *Table) Waiting() int { return t.waiting.n }
 
 // Leased returns how many leases there are.
-func (t *Table) Leased() int { return len(t.entries) - len(t.waiting) }
+func (t *Table) Leased() int { return len(t.entries) - t.waiting.n }
 
 // LeasesOf returns how many leases a worker has.
 func (t *Table) LeasesOf(worker string) int { return len(t.holders[worker]) }
@@ -91,28 +140,40 @@ func (t *Table) LeasesOf(worker string) int { return len(t.holders[worker]) }
 // A ttl of 0 gives leases without a deadline, to workers that live and die
 // with this process.
 func (t *Table) Grant(now time.Time, worker string, c jobs.Capacity, ttl time.Duration) []jobs.Lease {
-	if c.Jobs <= 0 || len(t.waiting) == 0 {
+	if c.Jobs <= 0 || t.waiting.n == 0 {
 		return nil
 	}
-	leases := make([]jobs.Lease, 0, min(c.Jobs, len(t.waiting)))
+	leases := make([]jobs.Lease, 0, min(c.Jobs, t.waiting.n))
 	var sum uint64
-	for len(leases) < c.Jobs && len(t.waiting) > 0 {
-		e := t.waiting[0]
-		need := e.iterations - e.start.Done
+	var aside []*entry // what this worker leaves to others
+	for len(leases) < c.Jobs && t.waiting.n > 0 && len(aside) < maxAside {
+		e := t.waiting.first(t.busy)
+		if t.shuns(e, worker) {
+			t.waiting.remove(e)
+			aside = append(aside, e)
+			continue
+		}
+		need := e.need()
 		if len(leases) > 0 && sum+need > c.Iterations {
 			break
 		}
 		sum += need
-		heap.Pop(&t.waiting)
+		t.waiting.give(e)
 		t.fence++
 		t.hold(now, e, worker, ttl, jobs.Fence{Boot: t.boot, N: t.fence})
 		leases = append(leases, jobs.Lease{
 			LeaseRef: jobs.LeaseRef{ID: e.id, Fence: e.fence},
-			V1:       e.v1, Iterations: e.iterations, Start: e.start, TTL: ttl,
+			V1:       e.v1, Iterations: e.iterations, Start: e.start, Keep: e.keep, TTL: ttl,
 		})
+	}
+	for _, e := range aside {
+		t.waiting.push(e)
 	}
 	return leases
 }
+
+// maxAside bounds the jobs that one Grant passes over.
+const maxAside = 64
 
 // Adopt gives a waiting job to the worker under the fence that it has already,
 // of a boot whose leases are void: so its work goes on. It returns false, and
@@ -122,7 +183,7 @@ func (t *Table) Adopt(now time.Time, ref jobs.LeaseRef, worker string, ttl time.
 	if e == nil || e.holder != "" {
 		return false
 	}
-	heap.Remove(&t.waiting, e.at)
+	t.waiting.remove(e)
 	t.hold(now, e, worker, ttl, ref.Fence)
 	return true
 }
@@ -131,12 +192,15 @@ func (t *Table) Adopt(now time.Time, ref jobs.LeaseRef, worker string, ttl time.
 // the table knows: it was reported to the other node.
 func (t *Table) Further(j jobs.Job) {
 	e := t.entries[j.ID]
-	if e == nil || j.Ended() || j.V1 != e.v1 || j.Checkpoint.Done >= e.iterations {
-		return
+	if e == nil || j.Ended() || j.V1 != e.v1 || j.Checkpoint.Done >= e.iterations || e.past != nil && e.past.anew {
+		return // what was taken back below its checkpoint stays there
 	}
 	if e.holder == "" && j.Checkpoint.Done > e.start.Done {
+		t.waiting.remove(e)
 		e.start, e.durable = j.Checkpoint, j.Checkpoint.Done
+		t.waiting.push(e)
 	} else if e.holder != "" && j.Checkpoint.Done > e.progress.Done {
+		t.busy = t.busy.Sub(j.Checkpoint.Done - e.progress.Done)
 		e.progress, e.durable = j.Checkpoint, j.Checkpoint.Done
 	}
 }
@@ -155,6 +219,7 @@ func (t *Table) hold(now time.Time, e *entry, worker string, ttl time.Duration, 
 	if e.holder != "" {
 		panic(fmt.Sprintf("lease: J4: job %s has two holders, %s and %s", e.id, e.holder, worker))
 	}
+	t.busy = t.busy.Add(e.need())
 	e.holder, e.fence, e.ttl = worker, fence, ttl
 	e.deadline, e.progress, e.rate, e.saved = now.Add(ttl), e.start, 0, now
 	e.attempts++
@@ -184,10 +249,38 @@ func (t *Table) Renew(now time.Time, ref jobs.LeaseRef, p jobs.Progress, rate fl
 	}
 	e.deadline = now.Add(e.ttl)
 	if p.Done > e.progress.Done && p.Done < e.iterations {
+		t.busy = t.busy.Sub(p.Done - e.progress.Done)
 		e.progress = p
 	}
 	e.rate = rate
 	return true
+}
+
+// Keep takes kept checkpoints reported under a lease, of which the first is the
+// from-th: those that follow what the table has, and that its progress has
+// passed. They stay until the job leaves the table.
+func (t *Table) Keep(ref jobs.LeaseRef, from int, r jobs.Rungs) {
+	e := t.held(ref)
+	if e == nil || e.keep == 0 || len(r) == 0 || from < 0 {
+		return
+	}
+	if len(e.rungs) == 0 {
+		e.rungsFrom = from
+	}
+	end := e.rungsFrom + e.rungs.Len()
+	if from <= end {
+		most := jobs.RungsBy(e.iterations, int(e.keep), e.progress.Done)
+		e.rungs += r.From(end - from).First(most - end)
+	}
+}
+
+// Kept returns the kept checkpoints reported to this table, and the place of
+// the first of them.
+func (t *Table) Kept(id jobs.ID) (from int, r jobs.Rungs) {
+	if e := t.entries[id]; e != nil {
+		return e.rungsFrom, e.rungs
+	}
+	return 0, ""
 }
 
 // Holds reports whether a lease stands.
@@ -224,12 +317,20 @@ func (t *Table) HandBack(ref jobs.LeaseRef) bool {
 
 // release puts a leased job back among the waiting, from its progress.
 func (t *Table) release(e *entry) {
+	e.claim()
+	t.letGo(e)
+	e.start = e.progress
+	t.waiting.push(e)
+}
+
+// letGo takes a job from its holder.
+func (t *Table) letGo(e *entry) {
 	delete(t.holders[e.holder], e.id)
 	if len(t.holders[e.holder]) == 0 {
 		delete(t.holders, e.holder)
 	}
-	e.start, e.holder = e.progress, ""
-	heap.Push(&t.waiting, e)
+	t.busy = t.busy.Sub(e.iterations - e.progress.Done)
+	e.holder = ""
 }
 
 // Expire ends the leases whose deadline has passed; their jobs wait again. It
@@ -250,21 +351,37 @@ func (t *Table) Expire(now time.Time) []jobs.ID {
 }
 
 // Spare returns up to n waiting jobs that have at least so many iterations to
-// go, in the order of their leases, and forgets them.
+// go, and forgets them: those whose turn is next, and where too many before
+// them are smaller, the longest.
 func (t *Table) Spare(n int, least uint64) []jobs.ID {
 	var ids []jobs.ID
 	var kept []*entry
-	for len(ids) < n && len(t.waiting) > 0 && len(kept) < maxKept {
-		e := heap.Pop(&t.waiting).(*entry) //nolint:forcetypeassert // only entries are pushed
-		if e.iterations-e.start.Done < least {
-			kept = append(kept, e)
-			continue
-		}
+	spare := func(e *entry) {
+		t.waiting.remove(e)
 		ids = append(ids, e.id)
 		delete(t.entries, e.id)
 	}
+	for p := len(t.waiting.lines) - 1; p >= 0; p-- {
+		l := &t.waiting.lines[p]
+		for len(ids) < n && len(l.turns) > 0 && len(kept) < maxKept {
+			if e := l.turns[0].e; e.need() < least || e.past != nil && e.past.anew { // its row must not be gone on from
+				t.waiting.remove(e)
+				kept = append(kept, e)
+			} else {
+				spare(e)
+			}
+		}
+		for len(ids) < n && len(l.longs) > 0 && len(kept) < 2*maxKept {
+			if e := l.longs[0]; e.past != nil && e.past.anew {
+				t.waiting.remove(e)
+				kept = append(kept, e)
+			} else {
+				spare(e)
+			}
+		}
+	}
 	for _, e := range kept {
-		heap.Push(&t.waiting, e)
+		t.waiting.push(e)
 	}
 	return ids
 }
@@ -287,12 +404,9 @@ func (t *Table) Remove(id jobs.ID) {
 		return
 	}
 	if e.holder == "" {
-		heap.Remove(&t.waiting, e.at)
+		t.waiting.remove(e)
 	} else {
-		delete(t.holders[e.holder], id)
-		if len(t.holders[e.holder]) == 0 {
-			delete(t.holders, e.holder)
-		}
+		t.letGo(e)
 	}
 	delete(t.entries, id)
 }
@@ -322,7 +436,9 @@ func (t *Table) Unsaved() jobs.Work {
 	var sum jobs.Work
 	for _, held := range t.holders {
 		for _, e := range held {
-			sum = sum.Add(e.progress.Done - e.durable)
+			if e.progress.Done > e.durable { // else it began anew below its checkpoint
+				sum = sum.Add(e.progress.Done - e.durable)
+			}
 		}
 	}
 	return sum
@@ -339,6 +455,9 @@ func (t *Table) View(j jobs.Job) jobs.View {
 		return v
 	}
 	v.Done, v.Attempts = max(v.Done, t.Done(j.ID)), max(v.Attempts, e.attempts)
+	if e.past != nil && e.past.anew {
+		v.Done = t.Done(j.ID)
+	}
 	if e.holder != "" {
 		v.Leased, v.Worker, v.Rate = true, e.holder, e.rate
 	}
@@ -348,13 +467,16 @@ func (t *Table) View(j jobs.Job) jobs.View {
 // OldestWaiting returns when the oldest waiting job came in, the zero time if
 // none waits. It looks at each of them.
 func (t *Table) OldestWaiting() time.Time {
-	var oldest time.Time
-	for _, e := range t.waiting {
-		if oldest.IsZero() || e.createdAt.Before(oldest) {
-			oldest = e.createdAt
+	if t.waiting.n == 0 {
+		return time.Time{}
+	}
+	oldest := int64(math.MaxInt64)
+	for i := range t.waiting.lines {
+		for _, s := range t.waiting.lines[i].turns {
+			oldest = min(oldest, s.e.createdAt)
 		}
 	}
-	return oldest
+	return time.UnixMicro(oldest).UTC()
 }
 
 // LeasedIDs returns the IDs of every leased job, in no order.
@@ -366,33 +488,4 @@ func (t *Table) LeasedIDs() []jobs.ID {
 		}
 	}
 	return ids
-}
-
-// queue is a heap of waiting entries: the most urgent first, then the oldest.
-type queue []*entry
-
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	if q[i].priority != q[j].priority {
-		return q[i].priority > q[j].priority
-	}
-	return q[i].createdAt.Before(q[j].createdAt)
-}
-func (q queue) Swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].at, q[j].at = i, j
-}
-
-func (q *queue) Push(x any) {
-	e := x.(*entry) //nolint:forcetypeassert // only release and Add push
-	e.at = len(*q)
-	*q = append(*q, e)
-}
-
-func (q *queue) Pop() any {
-	old := *q
-	e := old[len(old)-1]
-	old[len(old)-1] = nil
-	*q = old[:len(old)-1]
-	return e
 }

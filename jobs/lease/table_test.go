@@ -220,3 +220,58 @@ func FuzzTable(f *testing.F) {
 		}
 	})
 }
+
+// TestKeep: kept checkpoints grow as far as the progress that was believed, over
+// leases, and what another says of them is not taken.
+func TestKeep(t *testing.T) {
+	table := lease.New(boot)
+	j := job(1, 1, 0, 6001)
+	j.Keep = 5
+	table.Add(j)
+	rungs := func(vs ...byte) (r jobs.Rungs) {
+		for _, v := range vs {
+			r = r.Add(jobs.Value{v})
+		}
+		return r
+	}
+	l := grantAll(table, "w", time.Second)[0]
+	if l.Keep != 5 {
+		t.Errorf("the lease keeps %d, want 5", l.Keep)
+	}
+	other := l.LeaseRef
+	other.Fence.N++
+	var from int
+	for _, step := range []struct {
+		ref  jobs.LeaseRef
+		done uint64
+		from int
+		r    jobs.Rungs
+		want jobs.Rungs
+	}{
+		{l.LeaseRef, 900, 7, rungs(9), ""}, // none has been passed
+		{l.LeaseRef, 2100, 0, rungs(1), rungs(1)},
+		{l.LeaseRef, 3100, 2, rungs(3), rungs(1)},          // behind a gap
+		{other, 3100, 1, rungs(2), rungs(1)},               // of no lease that stands
+		{l.LeaseRef, 3100, 0, rungs(8, 2), rungs(1, 2)},    // what is there stays
+		{l.LeaseRef, 1100, 2, rungs(3, 4), rungs(1, 2, 3)}, // as far as the progress
+		{l.LeaseRef, 5100, -1, rungs(4), rungs(1, 2, 3)},
+	} {
+		table.Renew(epoch, step.ref, jobs.Progress{Done: step.done}, 0)
+		table.Keep(step.ref, step.from, step.r)
+		var got jobs.Rungs
+		if from, got = table.Kept(j.ID); from != 0 && got != "" || got != step.want {
+			t.Errorf("%+v: kept %x from %d, want %x", step, got, from, step.want)
+		}
+	}
+	table.HandBack(l.LeaseRef)
+	next := grantAll(table, "v", time.Second)[0]
+	table.Renew(epoch, next.LeaseRef, jobs.Progress{Done: 5500}, 0)
+	table.Keep(next.LeaseRef, 3, rungs(4, 5))
+	if from, got := table.Kept(j.ID); from != 0 || got != rungs(1, 2, 3, 4, 5) {
+		t.Errorf("kept %x from %d after a second lease", got, from)
+	}
+	table.Remove(j.ID)
+	if _, got := table.Kept(j.ID); got != "" {
+		t.Errorf("kept %x of a job that has left", got)
+	}
+}

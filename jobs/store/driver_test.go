@@ -142,6 +142,15 @@ func (d *driver) enqueue(n int) error {
 			v := d.value()
 			sub.Known = &v
 		}
+		switch j := &sub.Job; d.rng.IntN(16) {
+		case 0:
+			j.Keep = uint16(1 + d.rng.IntN(4))
+		case 1:
+			if j.Iterations > 9 && sub.Known == nil {
+				j.ResumedFrom = 5
+				j.Checkpoint = jobs.Progress{Done: 5, Value: d.value()}
+			}
+		}
 		switch {
 		case len(d.ids) > 0 && d.rng.IntN(12) == 0: // a key that came before, with the same work or with other
 			old := d.rows[d.ids[d.rng.IntN(len(d.ids))]]
@@ -205,7 +214,10 @@ func (d *driver) set(j jobs.Job) {
 // fact returns a random fact, for the store and for the model alike.
 func (d *driver) fact() func(jobs.Job, store.Clock) (jobs.Job, bool) {
 	v, n, reason := d.value(), d.rng.Uint64N(30), []string{"out of memory", "", "größer", "a\x00b", "bad \xff byte"}[d.rng.IntN(5)]
-	switch d.rng.IntN(16) {
+	switch d.rng.IntN(18) {
+	case 16, 17:
+		from, add := d.rng.IntN(3), jobs.Rungs("").Add(v).Add(v)
+		return func(j jobs.Job, _ store.Clock) (jobs.Job, bool) { return j.AddRungs(from, add) }
 	case 0, 1, 2, 3:
 		return func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
 			return j.Advance(jobs.Progress{Done: j.Start().Done + n, Value: v})
@@ -407,6 +419,19 @@ func all(tb testing.TB, s *store.Store) map[jobs.ID]jobs.Job {
 			j := r.Job
 			if _, twice := rows[j.ID]; twice {
 				tb.Errorf("List(%+v): job %v twice", q, j.ID)
+			}
+			if j.Rungs != "" {
+				tb.Errorf("List(%+v): job %v brought %d kept checkpoints, a page leaves them on the disk", q, j.ID, j.Rungs.Len())
+			}
+			if j.Keep > 0 {
+				whole, found, err := s.Job(context.Background(), j.ID)
+				if err != nil || !found {
+					tb.Fatalf("Job(%v) = %v, %v", j.ID, found, err)
+				}
+				j.Rungs = whole.Rungs
+				if j != whole {
+					tb.Errorf("List(%+v): %+v, the row is %+v", q, j, whole)
+				}
 			}
 			rows[j.ID] = j
 		}

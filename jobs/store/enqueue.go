@@ -138,13 +138,16 @@ func (w *writer) insertFresh() error {
 		if n < insertRows {
 			n = 1
 		}
-		done := isDone(todo[0].sub)
+		kind := kindOf(todo[0].sub)
 		for i := 1; i < n; i++ {
-			if isDone(todo[i].sub) != done { // an INSERT carries rows of one kind
+			if kindOf(todo[i].sub) != kind { // an INSERT carries rows of one kind
 				n = 1
 			}
 		}
-		if err := w.insert(todo[:n], done); err != nil {
+		if kind == birthOther {
+			n = 1
+		}
+		if err := w.insert(todo[:n], kind); err != nil {
 			return err
 		}
 		todo = todo[n:]
@@ -152,11 +155,30 @@ func (w *writer) insertFresh() error {
 	return nil
 }
 
-func isDone(s *Submission) bool { return s.Known != nil || s.Job.Iterations == 1 }
+// birth is how a new job begins.
+type birth uint8
 
-// insert inserts 1 or insertRows jobs of one kind by one statement.
-func (w *writer) insert(batch []fresh, done bool) error {
-	var space [insertRows * 11]any
+const (
+	birthOpen  birth = iota
+	birthDone        // its value is known
+	birthOther       // it keeps checkpoints or is resumed: few are so, and go in one by one
+)
+
+func kindOf(s *Submission) birth {
+	switch j := &s.Job; {
+	case j.Keep > 0 || j.ResumedFrom > 0:
+		return birthOther
+	case s.Known != nil || j.Iterations == 1:
+		return birthDone
+	}
+	return birthOpen
+}
+
+// insert inserts 1 or insertRows jobs of one kind by one statement, of birthOther
+// one.
+func (w *writer) insert(batch []fresh, kind birth) error {
+	done := kind == birthDone
+	var space [26 + insertRows*11]any
 	args := space[:0]
 	first, firstR := w.lseq, w.rseq
 	for i := range batch {
@@ -168,9 +190,19 @@ func (w *writer) insert(batch []fresh, done bool) error {
 			args = append(args, j.Result[:], int64(w.rseq), micros(j.DoneAt), micros(j.GCAfter))
 		}
 		*batch[i].out = jobs.Outcome{Job: j, LSeq: w.lseq}
+		if kind == birthOther {
+			r := row{job: j, lseq: w.lseq}
+			if done = j.Rank == jobs.Completed; done {
+				w.rseq++
+				r.rseq = w.rseq
+			}
+			args = receiveArgs(args[:0], &r)
+		}
 	}
 	stmt := w.stmts.insertOpen
 	switch {
+	case kind == birthOther:
+		stmt = w.stmts.receive
 	case done && len(batch) == 1:
 		stmt = w.stmts.insertDone
 	case done:

@@ -51,14 +51,15 @@ func (s *Store) feed(ctx context.Context, tx *sql.Tx, q jobs.FeedQuery) (jobs.Ch
 	c.Reset = reset
 	limit := max(min(q.Rows, q.Bytes/rowBytes), 1)
 	to := at.At
-	live, err := s.stretch(ctx, tx, &c, to, head, q.Me, limit)
+	bytes := max(q.Bytes, 1)
+	live, err := s.stretch(ctx, tx, &c, to, head, q.Me, limit, &bytes)
 	if err != nil {
 		return jobs.Chunk{}, err
 	}
 	to, c.More = live, live < head
 	back := at.BackAt
-	if at.Refilling() && len(c.Rows) < limit {
-		if back, err = s.stretch(ctx, tx, &c, at.BackAt, at.BackTo, q.Me, limit-len(c.Rows)); err != nil {
+	if at.Refilling() && len(c.Rows) < limit && bytes > 0 {
+		if back, err = s.stretch(ctx, tx, &c, at.BackAt, at.BackTo, q.Me, limit-len(c.Rows), &bytes); err != nil {
 			return jobs.Chunk{}, err
 		}
 	}
@@ -69,8 +70,9 @@ func (s *Store) feed(ctx context.Context, tx *sql.Tx, q jobs.FeedQuery) (jobs.Ch
 }
 
 // stretch appends the rows of (from, to] and returns up to where it got: to,
-// or the last row if the limit ended it.
-func (s *Store) stretch(ctx context.Context, tx *sql.Tx, c *jobs.Chunk, from, to jobs.LSeq, me jobs.ID, limit int) (jobs.LSeq, error) {
+// or the last row if the limit ended it, or what the rows carry beyond the usual
+// used up the bytes.
+func (s *Store) stretch(ctx context.Context, tx *sql.Tx, c *jobs.Chunk, from, to jobs.LSeq, me jobs.ID, limit int, bytes *int) (jobs.LSeq, error) {
 	if from >= to {
 		return to, nil
 	}
@@ -80,14 +82,15 @@ func (s *Store) stretch(ctx context.Context, tx *sql.Tx, c *jobs.Chunk, from, to
 	}
 	defer rows.Close()
 	n := 0
-	for ; rows.Next(); n++ {
+	for ; *bytes > 0 && rows.Next(); n++ {
 		r, err := scanRow(rows)
 		if err != nil {
 			return 0, err
 		}
 		c.Rows = append(c.Rows, r.wire())
+		*bytes -= rowBytes + len(r.job.Rungs)
 	}
-	if n == limit {
+	if n > 0 && (n == limit || *bytes <= 0) {
 		to = c.Rows[len(c.Rows)-1].LSeq
 	}
 	return to, rows.Err()

@@ -11,13 +11,13 @@ import (
 // One statement a kind of list; each reads along an index and no further than
 // its page.
 const (
-	listCreatedSQL = `SELECT ` + rowColumns + ` FROM jobs
+	listCreatedSQL = `SELECT ` + leanColumns + ` FROM jobs
 WHERE created_at >= ?1 AND (created_at > ?1 OR n > ?2) ORDER BY created_at, n LIMIT ?3`
 
-	listEndedSQL = `SELECT ` + rowColumns + ` FROM jobs
+	listEndedSQL = `SELECT ` + leanColumns + ` FROM jobs
 WHERE rank IN (1, 2) AND rank = ?4 AND created_at >= ?1 AND (created_at > ?1 OR n > ?2) ORDER BY created_at, n LIMIT ?3`
 
-	listCompletedSQL = `SELECT ` + rowColumns + ` FROM jobs
+	listCompletedSQL = `SELECT ` + leanColumns + ` FROM jobs
 WHERE rseq IS NOT NULL AND rseq > ?1 ORDER BY rseq LIMIT ?2`
 )
 

@@ -47,6 +47,11 @@ type Options struct {
 	// are answered, with the rows it changed. It runs in the writer, must not
 	// block, and must not keep the slice.
 	OnCommit func(changed []jobs.Changed)
+	// OnDisagree, if not nil, is called when a row comes whose value, or whose
+	// value at the same checkpoint, is not the one here; merged is what stands
+	// here from now on. It runs in the writer and must not block. The commit may
+	// fail, and the same may come again.
+	OnDisagree func(here, came, merged jobs.Job)
 	// Log takes what an operator must know; nil discards it.
 	Log *slog.Logger
 	// DSN is appended to the DSN of every connection, "&name=value". Tests use

@@ -315,6 +315,7 @@ func TestTableRefuses(t *testing.T) {
 		"rseq = 7" + open, "rseq = NULL" + done, "ck_done = 3" + open, "ck_value = zeroblob(64)" + open,
 		"ck_done = 9, ck_value = zeroblob(64)" + open, "ck_done = -1" + open, "ck_done = 3, ck_value = zeroblob(64)" + done, "lost = 1" + done,
 		"purged = 1" + open, "purged = 2" + done, "purged = 1" + done, "pulled = 2" + done, "verified = 'yes'" + done,
+		"kept = x''" + open, "kept = zeroblob(9)" + open, "kept = zeroblob(73)" + open, "kept = 'text'" + open,
 		"lseq = (SELECT lseq FROM jobs WHERE n = 1)" + open, "id = (SELECT id FROM jobs WHERE n = 1)" + open,
 	} {
 		if _, err := db.Exec("UPDATE jobs SET " + q); err == nil {

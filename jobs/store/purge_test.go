@@ -67,7 +67,11 @@ func churn(tb testing.TB, s *store.Store, n int) ([]jobs.ID, map[jobs.ID][]jobs.
 	var ids []jobs.ID
 	for len(ids) < n {
 		batch := work(tb, 1+rng.IntN(60), 1000)
-		for _, sub := range batch {
+		for i := range batch {
+			sub := &batch[i]
+			if rng.IntN(20) == 0 {
+				sub.Job.Keep = 300 // of which the row's pages hold a few, and pages of their own the rest
+			}
 			ids = append(ids, sub.Job.ID)
 			had[sub.Job.ID] = []jobs.Value{sub.Job.V1}
 		}
@@ -77,8 +81,14 @@ func churn(tb testing.TB, s *store.Store, n int) ([]jobs.ID, map[jobs.ID][]jobs.
 		facts := make([]store.Fact, 1+rng.IntN(100))
 		for i := range facts {
 			v, kind := value(), rng.IntN(10)
+			more := jobs.Rungs("")
+			for range rng.IntN(120) {
+				more = more.Add(value())
+			}
 			facts[i] = store.Fact{ID: ids[rng.IntN(len(ids))], Apply: func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
 				switch {
+				case j.Keep > 0 && kind < 6:
+					return j.AddRungs(j.Rungs.Len(), more)
 				case kind < 5:
 					return j.Advance(jobs.Progress{Done: j.Start().Done + 1, Value: v})
 				case kind < 8:
@@ -98,6 +108,9 @@ func churn(tb testing.TB, s *store.Store, n int) ([]jobs.ID, map[jobs.ID][]jobs.
 				if e.Changed && v != (jobs.Value{}) {
 					had[e.Job.ID] = append(had[e.Job.ID], v)
 				}
+			}
+			for i := range e.Job.Rungs.Len() {
+				had[e.Job.ID] = append(had[e.Job.ID], e.Job.Rungs.At(i))
 			}
 		}
 	}

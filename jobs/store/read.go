@@ -40,6 +40,9 @@ type Place struct {
 	n        int64
 }
 
+// PlaceOf returns the place before the first job of a priority.
+func PlaceOf(priority int) Place { return Place{started: true, priority: uint8(priority)} }
+
 // Priority returns the priority of the jobs that the next page begins with.
 func (p Place) Priority() int {
 	if !p.started {

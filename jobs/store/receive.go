@@ -18,8 +18,8 @@ const idleCursor = time.Second
 // receiveSQL returns the INSERT of rows that came from the peer.
 func receiveSQL(rows int) string {
 	return `INSERT OR ROLLBACK INTO jobs (id, v1, iterations, priority, origin, created_at, gc_after, rank, result, err, verified, done_at,
-  pulled, purged, ck_done, ck_value, attempts, lost, own_epoch, home, lseq, rseq, via, rhash, ext) VALUES ` +
-		repeat(rows, "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") + onKnownID
+  pulled, purged, ck_done, ck_value, attempts, lost, own_epoch, home, lseq, rseq, via, rhash, ext, kept) VALUES ` +
+		repeat(rows, "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") + onKnownID
 }
 
 // receivePlainSQL is receiveSQL for rows to which nothing has happened yet: most
@@ -33,7 +33,7 @@ func receivePlainSQL(rows int) string {
 func (r *row) plain() bool {
 	j := &r.job
 	return j.Rank == jobs.Open && j.GCAfter.IsZero() && j.Attempts == 0 && j.Lost == 0 && j.Checkpoint.Done == 0 &&
-		j.OwnEpoch == 0 && !j.Pulled && !j.Purged && len(r.ext) == 0
+		j.OwnEpoch == 0 && !j.Pulled && !j.Purged && j.Keep == 0 && j.ResumedFrom == 0 && len(r.ext) == 0
 }
 
 // Reading returns what this node knows of its peer and of the peer's feed.
@@ -208,7 +208,7 @@ func (w *writer) insertReceived(fresh []row, came []jobs.Row, boot jobs.ID, floo
 			stmt = w.stmts.receive8
 		}
 		first, firstR := w.lseq, w.rseq
-		var space [insertRows * 25]any
+		var space [insertRows * 26]any
 		args := space[:0]
 		for i := range some {
 			r := &some[i]
@@ -224,11 +224,7 @@ func (w *writer) insertReceived(fresh []row, came []jobs.Row, boot jobs.ID, floo
 					int64(r.lseq), blobIf(r.via != jobs.ID{}, r.via[:]), j.Hash())
 				continue
 			}
-			args = append(args, j.ID[:], blobIf(!j.Purged, j.V1[:]), int64(j.Iterations), int64(j.Priority), j.Origin, micros(j.CreatedAt),
-				micros(j.GCAfter), int64(j.Rank), blobIf(j.Rank == jobs.Completed && !j.Purged, j.Result[:]), textIf(j.Rank == jobs.Failed, j.Err),
-				j.Verified, intIf(j.Rank != jobs.Open, micros(j.DoneAt)), j.Pulled, j.Purged, int64(j.Checkpoint.Done),
-				blobIf(j.Checkpoint.Done > 0, j.Checkpoint.Value[:]), int64(j.Attempts), int64(j.Lost), int64(j.OwnEpoch), j.Home,
-				int64(r.lseq), intIf(r.rseq > 0, int64(r.rseq)), blobIf(r.via != jobs.ID{}, r.via[:]), j.Hash(), blobIf(len(r.ext) > 0, r.ext))
+			args = receiveArgs(args, r)
 		}
 		res, err := stmt.ExecContext(context.Background(), args...)
 		if err != nil {
@@ -278,6 +274,16 @@ func (w *writer) insertReceived(fresh []row, came []jobs.Row, boot jobs.ID, floo
 	return nil
 }
 
+// receiveArgs appends the arguments of receiveSQL for one row.
+func receiveArgs(args []any, r *row) []any {
+	j := &r.job
+	return append(args, j.ID[:], blobIf(!j.Purged, j.V1[:]), int64(j.Iterations), int64(j.Priority), j.Origin, micros(j.CreatedAt),
+		micros(j.GCAfter), int64(j.Rank), blobIf(j.Rank == jobs.Completed && !j.Purged, j.Result[:]), textIf(j.Rank == jobs.Failed, j.Err),
+		j.Verified, intIf(j.Rank != jobs.Open, micros(j.DoneAt)), j.Pulled, j.Purged, int64(j.Checkpoint.Done),
+		blobIf(j.Checkpoint.Done > 0, j.Checkpoint.Value[:]), int64(j.Attempts), int64(j.Lost), int64(j.OwnEpoch), j.Home,
+		int64(r.lseq), intIf(r.rseq > 0, int64(r.rseq)), blobIf(r.via != jobs.ID{}, r.via[:]), j.Hash(), blobIf(len(r.ext) > 0, r.ext), keptOf(j))
+}
+
 // join merges a row from the peer into the one that is here.
 func (w *writer) join(old row, in jobs.Row, boot jobs.ID, floor time.Time) error {
 	here := old.wire()
@@ -291,9 +297,12 @@ func (w *writer) arrive(old row, in jobs.Row, a jobs.Arrival, boot jobs.ID, copi
 			return err
 		}
 	}
-	if jobs.Disagree(old.job, in.Job) {
+	if jobs.Disagree(old.job, in.Job) || jobs.Diverge(old.job, in.Job) {
 		w.s.disagreements.Add(1)
-		w.s.opt.Log.Error("two different values for one job: one worker of the pair is broken", "job", in.Job.ID, "kept", a.Row.Job.Result)
+		w.s.opt.Log.Error("two different values for one job: one worker of the pair is broken", "job", in.Job.ID, "ended", in.Job.Ended())
+		if w.s.opt.OnDisagree != nil {
+			w.s.opt.OnDisagree(old.job, in.Job, a.Row.Job)
+		}
 	}
 	if !a.Changed {
 		return nil
@@ -382,5 +391,6 @@ func (s *Store) ReceiveCopies(ctx context.Context, boot jobs.ID, rows []jobs.Row
 // and Disagreements how many jobs with two values, since the start.
 func (s *Store) Conflicts() int64 { return s.conflicts.Load() }
 
-// Disagreements returns how many rows came with another value than the one here.
+// Disagreements returns how many rows came with another value than the one
+// here, at their end or at the same checkpoint.
 func (s *Store) Disagreements() int64 { return s.disagreements.Load() }

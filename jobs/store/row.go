@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -39,16 +40,23 @@ func instant(us int64) time.Time {
 	return time.UnixMicro(us).UTC()
 }
 
-// rowColumns are the columns that scanRow reads, in its order.
-const rowColumns = `n, id, v1, iterations, priority, origin, created_at, gc_after, rank, result, err,
-verified, done_at, pulled, purged, ck_done, ck_value, attempts, lost, own_epoch, home, lseq, rseq, ext`
+// rowColumns are the columns that scanRow reads, in its order. leanColumns are
+// those of a row that is only shown: its kept checkpoints, which may be many,
+// stay on the disk.
+const (
+	rowColumns  = firstColumns + `kept`
+	leanColumns = firstColumns + `substr(kept, 1, 10)`
+)
+
+const firstColumns = `n, id, v1, iterations, priority, origin, created_at, gc_after, rank, result, err,
+verified, done_at, pulled, purged, ck_done, ck_value, attempts, lost, own_epoch, home, lseq, rseq, ext, `
 
 // scanRow reads the row that r stands on.
 func scanRow(r interface{ Scan(...any) error }) (row, error) {
 	var (
 		w                        row
 		j                        = &w.job
-		id, v1, result, ck       []byte
+		id, v1, result, ck, kept []byte
 		created, gcAfter         int64
 		done, rseq               sql.NullInt64
 		failure                  sql.NullString
@@ -56,7 +64,7 @@ func scanRow(r interface{ Scan(...any) error }) (row, error) {
 		rank, priority           uint8
 	)
 	err := r.Scan(&w.n, &id, &v1, &j.Iterations, &priority, &j.Origin, &created, &gcAfter, &rank, &result, &failure,
-		&verified, &done, &pulled, &purged, &j.Checkpoint.Done, &ck, &j.Attempts, &j.Lost, &j.OwnEpoch, &j.Home, &w.lseq, &rseq, &w.ext)
+		&verified, &done, &pulled, &purged, &j.Checkpoint.Done, &ck, &j.Attempts, &j.Lost, &j.OwnEpoch, &j.Home, &w.lseq, &rseq, &w.ext, &kept)
 	if err != nil {
 		return row{}, err
 	}
@@ -68,7 +76,36 @@ func scanRow(r interface{ Scan(...any) error }) (row, error) {
 	j.CreatedAt, j.GCAfter, j.DoneAt = instant(created), instant(gcAfter), instant(done.Int64)
 	j.Verified, j.Pulled, j.Purged = verified, pulled, purged
 	w.rseq = jobs.RSeq(rseq.Int64)
+	readKept(j, kept)
 	return w, nil
+}
+
+// keptHead is the bytes of the column kept before the values.
+const keptHead = 2 + 8
+
+// keptOf returns the column kept, nil for a job that needs none.
+func keptOf(j *jobs.Job) any {
+	if j.Keep == 0 && j.ResumedFrom == 0 {
+		return nil
+	}
+	b := make([]byte, 0, keptHead+len(j.Rungs))
+	b = binary.LittleEndian.AppendUint16(b, j.Keep)
+	b = binary.LittleEndian.AppendUint64(b, j.ResumedFrom)
+	return append(b, j.Rungs...)
+}
+
+func readKept(j *jobs.Job, b []byte) {
+	if len(b) < keptHead {
+		return
+	}
+	j.Keep = binary.LittleEndian.Uint16(b)
+	j.ResumedFrom = binary.LittleEndian.Uint64(b[2:])
+	j.Rungs = jobs.Rungs(b[keptHead:])
+}
+
+// sameKept reports whether two states of a job agree in the column kept.
+func sameKept(a, b *jobs.Job) bool {
+	return a.Keep == b.Keep && a.ResumedFrom == b.ResumedFrom && a.Rungs == b.Rungs
 }
 
 // statements are the writer's prepared statements.
@@ -136,7 +173,7 @@ WHERE n = ? AND lseq = ? -- nobody else writes: no row means that the cache is w
 const replaceSQL = `
 UPDATE OR ROLLBACK jobs SET rank = ?, result = ?, err = ?, verified = ?, done_at = ?, gc_after = ?, pulled = ?,
   ck_done = ?, ck_value = ?, attempts = ?, lost = ?, lseq = ?, rseq = ?, rhash = ?, via = ?,
-  v1 = ?, iterations = ?, priority = ?, origin = ?, created_at = ?, purged = ?, own_epoch = ?, home = ?, ext = ?
+  v1 = ?, iterations = ?, priority = ?, origin = ?, created_at = ?, purged = ?, own_epoch = ?, home = ?, ext = ?, kept = ?
 WHERE n = ? AND lseq = ?`
 
 // change applies a fact to the row of id. It returns the row after it, whether
@@ -195,7 +232,7 @@ func (w *writer) put(old row, r *row, copied bool) error {
 // Most changes leave alone what the row began with.
 func (w *writer) update(ctx context.Context, old, r row) error {
 	j := &r.job
-	var space [26]any
+	var space [27]any
 	args := append(space[:0], int64(j.Rank),
 		blobIf(j.Rank == jobs.Completed && !j.Purged, j.Result[:]), textIf(j.Rank == jobs.Failed, j.Err), j.Verified,
 		intIf(j.Rank != jobs.Open, micros(j.DoneAt)), micros(j.GCAfter), j.Pulled,
@@ -205,7 +242,7 @@ func (w *writer) update(ctx context.Context, old, r row) error {
 	if !sameBirth(&old, &r) {
 		stmt = w.stmts.replace
 		args = append(args, blobIf(!j.Purged, j.V1[:]), int64(j.Iterations), int64(j.Priority), j.Origin, micros(j.CreatedAt),
-			j.Purged, int64(j.OwnEpoch), j.Home, blobIf(len(r.ext) > 0, r.ext))
+			j.Purged, int64(j.OwnEpoch), j.Home, blobIf(len(r.ext) > 0, r.ext), keptOf(j))
 	}
 	res, err := stmt.ExecContext(ctx, append(args, r.n, int64(old.lseq))...)
 	if err != nil {
@@ -222,12 +259,12 @@ func (w *writer) update(ctx context.Context, old, r row) error {
 func sameBirth(a, b *row) bool {
 	x, y := &a.job, &b.job
 	return x.Purged == y.Purged && x.V1 == y.V1 && x.Iterations == y.Iterations && x.Priority == y.Priority && x.Origin == y.Origin &&
-		x.CreatedAt.Equal(y.CreatedAt) && x.OwnEpoch == y.OwnEpoch && x.Home == y.Home && bytes.Equal(a.ext, b.ext)
+		x.CreatedAt.Equal(y.CreatedAt) && x.OwnEpoch == y.OwnEpoch && x.Home == y.Home && bytes.Equal(a.ext, b.ext) && sameKept(x, y)
 }
 
 // remember keeps a row that will change again, so that it need not be read.
 func (w *writer) remember(r row) {
-	if r.job.Ended() {
+	if r.job.Ended() || len(r.job.Rungs) > maxCachedRungs {
 		delete(w.cache, r.job.ID)
 		return
 	}

@@ -22,6 +22,9 @@ const (
 	maxBatchRows = 2048
 	// maxCached bounds the rows that the writer remembers, about 500 bytes each.
 	maxCached = 32768
+	// maxCachedRungs bounds the kept checkpoints of such a row: one with more is
+	// read again where it changes, which then costs little beside its writing.
+	maxCachedRungs = 512
 	// retryBusy is when a client that met a full queue should try again.
 	retryBusy = time.Second
 	// emptyEvery is how often a log that a reader holds is tried to be emptied:

@@ -20,6 +20,9 @@ type entry struct {
 	reached jobs.Progress
 	rate    float64
 	err     string
+
+	rungs     jobs.Rungs
+	rungsFrom int
 }
 
 // core is one computing goroutine and its chains.
@@ -34,6 +37,7 @@ type core struct {
 	pending []*held                    // taken and without a lane yet: they are tiny
 	next    int                        // the first of pending that has none
 	unseen  uint64                     // hashes since progress was published
+	keeps   bool                       // a chain of exec may keep checkpoints
 	meter   meter
 
 	idle bool        // waits for woken; guarded by worker.mu
@@ -118,6 +122,7 @@ func (c *core) fill() bool {
 		}) {
 			break
 		}
+		c.keeps = c.keeps || h.rungAt != 0
 		c.next++
 	}
 	return c.exec.Active() > 0 || len(c.pending) > 0
@@ -145,6 +150,7 @@ func (c *core) advance() {
 	if reason != "" {
 		hashes = c.isolate()
 	}
+	c.rungs(c.exec)
 	c.unseen += hashes
 	if rate, ok := c.meter.add(hashes, c.w.cfg.Now); ok {
 		c.mu.Lock()
@@ -161,7 +167,40 @@ func (c *core) try(e *hashchain.Executor[*held]) (hashes uint64, reason string) 
 			c.w.log.Error("panic while computing", "err", p, "stack", string(debug.Stack()))
 		}
 	}()
-	return c.w.cfg.advance(e, hashchain.Chunk), ""
+	return c.w.cfg.advance(e, c.rungs(e)), ""
+}
+
+// rungs takes down the kept checkpoints at which chains of e stand, and returns
+// how many steps e may go: one chunk, or to the next of them. Chains that keep
+// none, nearly all, cost nothing.
+func (c *core) rungs(e *hashchain.Executor[*held]) uint64 {
+	steps := uint64(hashchain.Chunk)
+	if !c.keeps {
+		return steps
+	}
+	more := false
+	for ch := range e.All() {
+		h := ch.Tag
+		switch {
+		case h.rungAt == 0 || ch.Done < h.rungAt:
+		case ch.Done == h.rungAt:
+			c.mu.Lock()
+			h.rungs, h.reached = h.rungs.Add(ch.Value), progress(ch)
+			c.mu.Unlock()
+			h.nextRung()
+		default: // its value is right all the same
+			c.w.log.Error("a chain went past a checkpoint to keep", "job", h.lease.ID, "at", h.rungAt, "done", ch.Done)
+			h.rungAt = 0
+		}
+		if h.rungAt != 0 {
+			more = true
+			steps = min(steps, h.rungAt-ch.Done)
+		}
+	}
+	if e == c.exec {
+		c.keeps = more
+	}
+	return steps
 }
 
 // isolate advances each chain alone after a panic. The one that panics alone is
@@ -199,7 +238,7 @@ func (c *core) publish() {
 	for _, ch := range ended {
 		h := ch.Tag
 		h.ended = true
-		c.out = append(c.out, entry{held: h, kind: jobs.ReportValue, reached: progress(ch), rate: rate})
+		c.out = append(c.out, entry{held: h, kind: jobs.ReportValue, reached: progress(ch), rate: rate, rungs: h.rungs, rungsFrom: h.rungsFrom})
 	}
 	if c.unseen >= publishHashes {
 		c.unseen = 0
@@ -281,10 +320,10 @@ func (c *core) obey() {
 func (c *core) handBack() {
 	var back []entry
 	for ch := range c.exec.All() {
-		back = append(back, entry{held: ch.Tag, kind: jobs.ReportHandBack, reached: progress(ch)})
+		back = append(back, entry{held: ch.Tag, kind: jobs.ReportHandBack, reached: progress(ch), rungs: ch.Tag.rungs, rungsFrom: ch.Tag.rungsFrom})
 	}
 	for _, h := range c.pending[c.next:] {
-		back = append(back, entry{held: h, kind: jobs.ReportHandBack, reached: h.reached})
+		back = append(back, entry{held: h, kind: jobs.ReportHandBack, reached: h.reached, rungs: h.rungs, rungsFrom: h.rungsFrom})
 	}
 	c.post(back...)
 }

@@ -49,6 +49,9 @@ func (w *worker) leaseLoop(ctx context.Context) error {
 			}
 		case ctx.Err() == nil:
 			w.heard(false)
+			w.mu.Lock()
+			w.unheard = true
+			w.mu.Unlock()
 			if retry.failed() {
 				w.log.Warn("leasing failed, trying again", "err", err)
 			}
@@ -110,7 +113,10 @@ func (w *worker) capacity(now time.Time) (c jobs.Capacity, room, idle bool) {
 		Iterations: uint64(max(1, soon-have)),
 		Wait:       wait,
 	}
-	room = c.Jobs > 0 && (free > 0 || len(w.ready) < maxLease/2 && have < soon/2)
+	// When the Source is back the leases that it has come first: else it might be
+	// given its own jobs again, from where their home last knew them.
+	told := !w.unheard || len(w.all) == 0
+	room = c.Jobs > 0 && told && (free > 0 || len(w.ready) < maxLease/2 && have < soon/2)
 	return c, room, false
 }
 
@@ -126,13 +132,17 @@ func (w *worker) add(leases []jobs.Lease) {
 	w.mu.Lock()
 	w.idleFrom = time.Time{}
 	for i, l := range leases {
+		if w.again(l) {
+			continue
+		}
 		if len(block) == 0 {
 			block = make([]held, min(64, len(leases)-i))
 		}
 		h := &block[0]
 		block = block[1:]
-		*h = held{lease: l, since: now, at: len(w.all), reached: l.Start}
-		w.all = append(w.all, h)
+		*h = held{lease: l, since: now, at: len(w.all), reached: l.Start, rungsFrom: jobs.RungsBy(l.Iterations, int(l.Keep), l.Start.Done)}
+		h.nextRung()
+		w.all, w.byJob[l.ID] = append(w.all, h), h
 		if l.Start.Done < 1 || l.Start.Done > l.Iterations {
 			// No value can be right from there, and a second try would begin
 			// there as well.
@@ -150,6 +160,28 @@ func (w *worker) add(leases []jobs.Lease) {
 	if len(bad) > 0 {
 		w.cores[0].post(bad...)
 	}
+}
+
+// again takes in a lease of a job that the worker has already, under one that
+// has ended at the job's home: it goes on from where it is. It returns false if
+// the new lease starts further on, and lets go of the old one. w.mu is held.
+func (w *worker) again(l jobs.Lease) bool {
+	h := w.byJob[l.ID]
+	if h == nil || h.lease.V1 != l.V1 || h.lease.Iterations != l.Iterations {
+		return false
+	}
+	if c := h.core; c != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+	}
+	if l.Start.Done > h.reached.Done && !h.ended {
+		return false
+	}
+	if l.Start.Done < h.lease.Start.Done { // where this one began is perhaps not trusted any more
+		return false
+	}
+	h.lease.LeaseRef = l.LeaseRef // if it has ended, its last report is on its way
+	return true
 }
 
 // wake wakes up to n idle cores. w.mu is held.
@@ -249,7 +281,7 @@ func (w *worker) handBackReady() {
 	for _, h := range w.ready {
 		if !h.dropped {
 			h.core, h.ended = w.cores[0], true
-			back = append(back, entry{held: h, kind: jobs.ReportHandBack, reached: h.reached})
+			back = append(back, entry{held: h, kind: jobs.ReportHandBack, reached: h.reached, rungs: h.rungs, rungsFrom: h.rungsFrom})
 		}
 	}
 	w.ready, w.work = nil, jobs.Work{}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,8 @@ type model struct {
 	beforeReport func(ctx context.Context, batch []jobs.Report) error
 	afterReport  func(batch []jobs.Report) error
 	verdict      func(r jobs.Report) jobs.Verdict // of a lease that is still good
+
+	leases atomic.Int64 // calls of Lease
 
 	mu     sync.Mutex // guards what follows
 	jobs   map[jobs.ID]*modelJob
@@ -53,6 +56,7 @@ type modelJob struct {
 	values     int // reports of the value, repeated ones included
 	handBacks  int
 	beats      []jobs.Progress
+	row        jobs.Job // its kept checkpoints
 }
 
 func newModel(t testing.TB) *model {
@@ -83,6 +87,7 @@ func (m *model) enqueue(iterations ...uint64) {
 		id := modelID(uint64(len(m.jobs)))
 		j := &modelJob{id: id, iterations: n}
 		j.start = jobs.Progress{Done: 1, Value: j.want(1)}
+		j.row = jobs.Job{Iterations: n, Keep: uint16(min(5, jobs.MostRungs(n)))} // whatever else a test is about
 		m.jobs[id] = j
 		m.queue = append(m.queue, id)
 	}
@@ -91,6 +96,7 @@ func (m *model) enqueue(iterations ...uint64) {
 }
 
 func (m *model) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error) {
+	m.leases.Add(1)
 	if m.beforeLease != nil {
 		if err := m.beforeLease(ctx, c); err != nil {
 			return nil, err
@@ -114,7 +120,7 @@ func (m *model) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 			m.fences++
 			j.fence = m.fences
 			m.held++
-			out = append(out, jobs.Lease{LeaseRef: jobs.LeaseRef{ID: j.id, Fence: jobs.Fence{N: j.fence}}, Iterations: j.iterations, Start: j.start})
+			out = append(out, jobs.Lease{LeaseRef: jobs.LeaseRef{ID: j.id, Fence: jobs.Fence{N: j.fence}}, Iterations: j.iterations, Start: j.start, Keep: j.row.Keep})
 		}
 		m.most = max(m.most, m.held)
 		wake := m.wake
@@ -162,6 +168,16 @@ func (m *model) take(r jobs.Report) jobs.Verdict {
 	j := m.jobs[r.ID]
 	if r.Kind != jobs.ReportFailure && r.Progress.Value != j.want(r.Progress.Done) {
 		m.t.Errorf("job %s: kind %d reports a wrong value after %d iterations", r.ID, r.Kind, r.Progress.Done)
+	}
+	for i := range r.Rungs.Len() {
+		at := jobs.RungAt(j.iterations, int(j.row.Keep), r.RungsFrom+i)
+		if at > r.Progress.Done || r.Rungs.At(i) != j.want(at) {
+			m.t.Errorf("job %s: kind %d reports a wrong checkpoint at %d, after %d iterations", r.ID, r.Kind, at, r.Progress.Done)
+		}
+	}
+	j.row, _ = j.row.AddRungs(r.RungsFrom, r.Rungs)
+	if got, want := j.row.Rungs.Len(), jobs.RungsBy(j.iterations, int(j.row.Keep), r.Progress.Done); r.Kind != jobs.ReportFailure && got < want {
+		m.t.Errorf("job %s: kind %d: %d kept checkpoints after %d iterations, want %d", r.ID, r.Kind, got, r.Progress.Done, want)
 	}
 	if r.Kind == jobs.ReportValue {
 		j.values++

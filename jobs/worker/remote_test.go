@@ -97,13 +97,67 @@ func TestRun_is_not_cut_off_by_its_own_sleep(t *testing.T) {
 		var ahead atomic.Int64 // of the clock
 		now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 		m.enqueue(1e9)
-		stop := start(t, Config{Cores: 1, CutoffTimeout: time.Minute, Now: now, advance: slowly}, m)
+		stop := start(t, Config{Cores: 1, Lanes: 1, CutoffTimeout: time.Minute, Now: now, advance: slowly}, m) // full: it takes no leases
 		time.Sleep(10 * time.Second)
 		ahead.Store(int64(time.Hour))
 		time.Sleep(10 * time.Second)
 		stop() // fails the test if Run had ended with an error
 		if j := m.job(0); j.handBacks != 1 {
 			t.Errorf("%v, want it handed back at the end", j)
+		}
+	})
+}
+
+// A worker that is full asks for nothing: its heartbeats tell that it is heard.
+func TestRun_is_not_cut_off_while_reports_arrive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		away := cut(m)
+		m.enqueue(1e9)
+		stop := start(t, Config{Cores: 1, Lanes: 1, CutoffTimeout: 20 * time.Second, advance: slowly}, m)
+		time.Sleep(time.Second)
+		away.Store(true)
+		time.Sleep(10 * time.Second)
+		away.Store(false)
+		time.Sleep(30 * time.Second)
+		stop() // fails the test if Run had ended with an error
+	})
+}
+
+// What a worker has comes before what it could have: when its node is back,
+// having forgotten its lease, it is not given its own job from the start.
+func TestRun_goes_on_with_a_job_that_is_leased_to_it_again(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		away := cut(m)
+		m.enqueue(1e9)
+		stop := start(t, Config{Cores: 1, Lanes: 2, HeartbeatInterval: 2 * time.Second, advance: slowly}, m)
+		time.Sleep(9 * time.Second)
+		m.mu.Lock() // the lease ends there, and the job waits again
+		reached := m.jobs[modelID(0)].beats[len(m.jobs[modelID(0)].beats)-1].Done
+		m.jobs[modelID(0)].fence = 0
+		m.held--
+		m.queue = append(m.queue, modelID(0))
+		close(m.wake)
+		m.wake = make(chan struct{})
+		m.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		if j := m.job(0); j.fence == 0 || j.beats[len(j.beats)-1].Done <= reached {
+			t.Errorf("%v, last heartbeat %v, want it to go on beyond %d", j, j.beats[len(j.beats)-1], reached)
+		}
+		// While its node is away it asks for nothing, but that its reports are taken.
+		away.Store(true)
+		time.Sleep(leaseWait + 2*time.Second) // a call that was under way comes to its end, and one more fails
+		leases := m.leases.Load()
+		time.Sleep(5 * time.Second)
+		if n := m.leases.Load() - leases; n != 0 {
+			t.Errorf("asked %d times for leases while its reports failed", n)
+		}
+		away.Store(false)
+		time.Sleep(2 * time.Second)
+		stop()
+		if j := m.job(0); j.handBacks != 1 {
+			t.Errorf("%v, want it handed back once", j)
 		}
 	})
 }
@@ -115,9 +169,15 @@ func TestRun_drains_through_a_silent_node(t *testing.T) {
 		draining := atomic.Bool{}
 		calls := atomic.Int64{}
 		m.beforeReport = func(ctx context.Context, _ []jobs.Report) error {
-			if draining.Load() && calls.Add(1) == 1 {
+			if !draining.Load() {
+				return nil
+			}
+			if calls.Add(1) == 1 {
 				<-ctx.Done()
 				return ctx.Err()
+			}
+			if end, ok := ctx.Deadline(); !ok || time.Until(end) > drainTimeout/2 {
+				t.Errorf("a call of the drain may last until %v, half of its time is %v", end, drainTimeout/2)
 			}
 			return nil
 		}
@@ -154,13 +214,32 @@ func TestRun_tiny_jobs_need_no_heartbeat(t *testing.T) {
 	})
 }
 
+// noted tells of the leases that m gives.
+type noted struct {
+	*model
+	note func([]jobs.Lease)
+}
+
+func (n noted) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error) {
+	leases, err := n.model.Lease(ctx, w, c)
+	n.note(leases)
+	return leases, err
+}
+
 // A lease never waits two heartbeats for its first one, however small it is: it
 // would end.
 func TestRun_no_lease_goes_without_a_heartbeat_for_long(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newModel(t)
-		var mu sync.Mutex
+		var mu sync.Mutex // guards last
 		last := map[jobs.ID]time.Time{}
+		src := noted{m, func(leases []jobs.Lease) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, l := range leases {
+				last[l.ID] = time.Now()
+			}
+		}}
 		m.beforeReport = func(_ context.Context, batch []jobs.Report) error {
 			mu.Lock()
 			defer mu.Unlock()
@@ -173,7 +252,7 @@ func TestRun_no_lease_goes_without_a_heartbeat_for_long(t *testing.T) {
 			return nil
 		}
 		m.enqueue(repeat(40, 60_000, 1e6)...)
-		stop := start(t, Config{Cores: 1, Lanes: 4, HeartbeatInterval: 2 * time.Second, advance: slowly}, m)
+		stop := start(t, Config{Cores: 1, Lanes: 4, HeartbeatInterval: 2 * time.Second, advance: slowly}, src)
 		time.Sleep(time.Minute)
 		stop()
 	})

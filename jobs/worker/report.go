@@ -51,8 +51,9 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 		}
 
 		// Renewals go first: behind a long backlog they would come too late.
-		n := min(maxReport, len(beats))
-		m := min(maxReport-n, len(ended))
+		room := maxReportRungs
+		n := within(beats, maxReport, &room)
+		m := within(ended, maxReport-n, &room)
 		batch = append(append(batch[:0], beats[:n]...), ended[:m]...)
 		most := reportTimeout
 		if draining {
@@ -79,6 +80,17 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 		clear(ended[rest:])
 		ended = ended[:rest]
 	}
+}
+
+// within returns how many of the entries, up to most, have room for what they
+// keep: the one that uses it up is the last.
+func within(entries []entry, most int, room *int) int {
+	n := 0
+	for n < min(most, len(entries)) && *room > 0 {
+		*room -= entries[n].rungs.Len()
+		n++
+	}
+	return n
 }
 
 // collect appends to ended what the cores have posted.
@@ -109,7 +121,9 @@ func (w *worker) heartbeat(beats []entry) []entry {
 			c.mu.Lock()
 		}
 		if !h.ended {
-			beats = append(beats, entry{held: h, kind: jobs.ReportProgress, reached: h.reached, rate: h.rate})
+			beats = append(beats, entry{
+				held: h, kind: jobs.ReportProgress, reached: h.reached, rate: h.rate, rungs: h.rungs.From(h.told), rungsFrom: h.rungsFrom + h.told,
+			})
 		}
 		if c != nil {
 			c.mu.Unlock()
@@ -122,9 +136,11 @@ func (w *worker) heartbeat(beats []entry) []entry {
 // changed, and all of batch may be reported again.
 func (w *worker) report(ctx context.Context, batch []entry, most time.Duration) error {
 	reports := make([]jobs.Report, len(batch))
+	w.mu.Lock()
 	for i, e := range batch {
-		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, V1: e.held.lease.V1, Iterations: e.held.lease.Iterations, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err}
+		reports[i] = jobs.Report{LeaseRef: e.held.lease.LeaseRef, V1: e.held.lease.V1, Iterations: e.held.lease.Iterations, Kind: e.kind, Progress: e.reached, Rate: e.rate, Err: e.err, RungsFrom: e.rungsFrom, Rungs: e.rungs, Ticket: e.held.lease.Ticket}
 	}
+	w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	verdicts, err := w.src.Report(ctx, w.who(), reports)
@@ -138,12 +154,14 @@ func (w *worker) report(ctx context.Context, batch []entry, most time.Duration) 
 
 	now := w.cfg.Now()
 	w.mu.Lock()
-	w.answered, w.failing = now, false
+	w.answered, w.failing, w.unheard = now, false, false
 	for i, e := range batch {
 		if e.kind != jobs.ReportProgress {
 			w.remove(e.held)
-		} else if verdicts[i] != jobs.Kept {
+		} else if verdicts[i] != jobs.Kept && e.held.lease.LeaseRef == reports[i].LeaseRef {
 			w.drop(e.held)
+		} else {
+			e.held.told = e.rungsFrom - e.held.rungsFrom + e.rungs.Len()
 		}
 	}
 	if len(w.all) == 0 && w.idleFrom.IsZero() {
@@ -158,6 +176,9 @@ func (w *worker) report(ctx context.Context, batch []entry, most time.Duration) 
 func (w *worker) remove(h *held) {
 	if h.at < 0 {
 		return
+	}
+	if w.byJob[h.lease.ID] == h {
+		delete(w.byJob, h.lease.ID)
 	}
 	last := len(w.all) - 1
 	w.all[h.at] = w.all[last]

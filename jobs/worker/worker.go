@@ -67,6 +67,9 @@ type Config struct {
 const (
 	// maxLease and maxReport bound the jobs of one call.
 	maxLease, maxReport = 4096, 4096
+	// maxReportRungs bounds the kept checkpoints of one call, 1 MiB, but for the
+	// last lease in it, of which all go.
+	maxReportRungs = 16384
 	// maxHeld bounds the leases a worker has, with those it has ended but not
 	// yet been able to report: they wait in memory until a Source has taken
 	// them. At it no more are taken: about 8 MB.
@@ -130,9 +133,9 @@ func Run(ctx context.Context, cfg Config, src Source) error {
 
 // held is one lease and what has become of it.
 type held struct {
-	lease jobs.Lease
-	since time.Time // when the lease came
-	at    int       // its place in worker.all, -1 when it is there no more; guarded by worker.mu
+	lease jobs.Lease // its fence is guarded by worker.mu, the rest stays
+	since time.Time  // when the lease came
+	at    int        // its place in worker.all, -1 when it is there no more; guarded by worker.mu
 
 	// core is nil while the lease waits in worker.ready; guarded by worker.mu.
 	core *core
@@ -145,6 +148,24 @@ type held struct {
 	reached jobs.Progress
 	rate    float64
 	ended   bool
+
+	// rungs are the kept checkpoints passed under this lease, of which the first
+	// is the job's rungsFrom-th. They are guarded as reached is. rungAt is where
+	// the next is, 0 if there is none; it belongs to the core's goroutine.
+	rungs     jobs.Rungs
+	rungsFrom int
+	rungAt    uint64
+	told      int // of rungs, that a report was kept of; the report loop's
+}
+
+// nextRung finds where the next kept checkpoint is. One that cannot be is none:
+// a lease may come from elsewhere.
+func (h *held) nextRung() {
+	h.rungAt = 0
+	keep := int(h.lease.Keep)
+	if i := h.rungsFrom + h.rungs.Len(); i < keep && keep <= jobs.MostRungs(h.lease.Iterations) {
+		h.rungAt = jobs.RungAt(h.lease.Iterations, keep, i)
+	}
 }
 
 // remaining returns the iterations that are left, as last published.
@@ -168,11 +189,13 @@ type worker struct {
 
 	mu       sync.Mutex // guards what follows
 	all      []*held    // every lease whose last report has not arrived
-	ready    []*held    // leases no core has taken, the oldest first
-	work     jobs.Work  // their remaining iterations
-	idleFrom time.Time  // since when all is empty; zero if it is not
-	answered time.Time  // when a call to the Source went well last
-	failing  bool       // one has failed since
+	byJob    map[jobs.ID]*held
+	ready    []*held   // leases no core has taken, the oldest first
+	work     jobs.Work // their remaining iterations
+	idleFrom time.Time // since when all is empty; zero if it is not
+	answered time.Time // when a call to the Source went well last
+	failing  bool      // one has failed since
+	unheard  bool      // a Lease has failed, and no Report has gone well since
 
 	waiting atomic.Int64 // len(ready), read without mu as a hint
 	idling  atomic.Int64 // cores that are idle, likewise
@@ -207,6 +230,7 @@ func newWorker(cfg Config, src Source) *worker {
 		news:       make(chan struct{}, 1),
 		idleFrom:   cfg.Now(),
 		answered:   cfg.Now(),
+		byJob:      map[jobs.ID]*held{},
 	}
 	if cfg.Measure {
 		var rates []any

@@ -593,3 +593,59 @@ func TestRun_survives_any_mix_of_faults(t *testing.T) {
 		})
 	}
 }
+
+// Kept checkpoints are at their places whatever the chains beside them do, a
+// heartbeat carries the news only, and a worker that takes over goes on.
+func TestRun_keeps_checkpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		m.enqueue(40_001, 2, 33_333, 1_000_000, 2_001)
+		stop := start(t, Config{Cores: 1, Lanes: 4, HeartbeatInterval: 500 * time.Millisecond, advance: slowly}, m)
+		time.Sleep(4500 * time.Millisecond)
+		stop()
+		if j := m.job(0); j.start.Done < 10_000 || j.row.Rungs.Len() < 1 || j.handBacks != 1 {
+			t.Errorf("%v, %d kept checkpoints", &j, j.row.Rungs.Len())
+		}
+		stop = start(t, Config{Cores: 2, Lanes: 2}, m)
+		synctest.Wait()
+		stop()
+		for n := range uint64(5) {
+			j := m.job(n)
+			if j.values != 1 || j.row.Rungs.Len() != int(j.row.Keep) {
+				t.Errorf("%v, %d of %d kept checkpoints", &j, j.row.Rungs.Len(), j.row.Keep)
+			}
+		}
+		sent := map[jobs.ID]int{}
+		for _, r := range m.log {
+			if r.Kind == jobs.ReportProgress {
+				sent[r.ID] += r.Rungs.Len()
+			}
+		}
+		if n := sent[modelID(0)]; n > 5 {
+			t.Errorf("heartbeats carried %d checkpoints of a job that keeps 5", n)
+		}
+	})
+}
+
+// A report carries a bounded number of kept checkpoints, and none is forgotten.
+func TestWithin(t *testing.T) {
+	var entries []entry
+	for i := range 50 {
+		entries = append(entries, entry{rungs: jobs.Rungs(make([]byte, 64*(i*20)))})
+	}
+	calls, done := 0, 0
+	for done < len(entries) {
+		room, sum := 1000, 0
+		n := within(entries[done:], 10, &room)
+		for _, e := range entries[done : done+n] {
+			sum += e.rungs.Len()
+		}
+		if n == 0 || n > 10 || sum >= 1000+entries[done+n-1].rungs.Len() {
+			t.Fatalf("call %d: %d leases with %d checkpoints", calls, n, sum)
+		}
+		done, calls = done+n, calls+1
+	}
+	if room := 0; within(entries, 10, &room) != 0 {
+		t.Error("more than there is room for")
+	}
+}

@@ -148,7 +148,7 @@ func TestFlags(t *testing.T) {
 				}
 			}
 		}
-		group, plain := len(c.Subcommands) > 0, slices.Contains([]string{"node", "worker", "demo", "simulate"}, name) || strings.HasPrefix(name, "completion")
+		group, plain := len(c.Subcommands) > 0, slices.Contains([]string{"node", "worker", "demo", "simulate", "token revoke"}, name) || strings.HasPrefix(name, "completion")
 		if hasOutput == (group || plain) {
 			t.Errorf("%s has -o: %t", name, hasOutput)
 		}

@@ -61,6 +61,8 @@ func (p *program) app() *cli.App {
 		Commands: []*cli.Command{
 			p.nodeCommand(),
 			p.workerCommand(),
+			p.initCommand(),
+			p.tokenCommand(),
 			p.enqueueCommand(),
 			p.pullCommand(),
 			p.resultsCommand(),
@@ -93,6 +95,9 @@ func finish(commands []*cli.Command) {
 	for _, c := range commands {
 		c.HideHelpCommand = true
 		c.OnUsageError = usageOf
+		if asksNode(c) {
+			c.Flags = append(c.Flags, credentialFlags()...)
+		}
 		for _, f := range c.Flags {
 			setTwin(f)
 		}

@@ -117,6 +117,7 @@ func classify(ctx context.Context, err error) *failure {
 		f.exit = exitUsage
 	case jobs.CodeAuth, jobs.CodeForbidden:
 		f.exit = exitAuth
+		f.hint = "show a token with WORKMANAGER_TOKEN or --token; 'workmanager token create' makes one"
 	case jobs.CodeNotFound:
 		f.exit = exitNotFound
 		f.hint = "'workmanager job ls' lists the jobs there are; ended ones are dropped when retention is over"

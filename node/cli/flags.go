@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +33,8 @@ func setTwin(f cli.Flag) {
 		f.EnvVars = twin
 	case *cli.Int64Flag:
 		f.EnvVars = twin
+	case *cli.Float64Flag:
+		f.EnvVars = twin
 	case *cli.DurationFlag:
 		f.EnvVars = twin
 	case *cli.GenericFlag:
@@ -47,6 +50,7 @@ const (
 	groupProgress = "PROGRESS"
 	groupLimits   = "LIMITS"
 	groupPair     = "PAIR"
+	groupKeys     = "KEYS"
 
 	// defaultGossip is where a node can be joined, if nothing else listens there.
 	defaultGossip = "127.0.0.1:7946"
@@ -61,6 +65,39 @@ func nodeFlag() cli.Flag {
 		Value: cli.NewStringSlice(defaultNode),
 	}
 }
+
+// asksNode reports whether a command is a client of nodes.
+func asksNode(c *cli.Command) bool {
+	return slices.ContainsFunc(c.Flags, func(f cli.Flag) bool {
+		s, ok := f.(*cli.StringSliceFlag)
+		return ok && s.Name == "node" && s.Category == groupClient
+	})
+}
+
+// credentialFlags are what nodes that are not on loopback ask for.
+func credentialFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.GenericFlag{Name: "token", Usage: "show `TOKEN`, or @FILE that holds it; in the environment it is not seen by other users", Category: groupClient, Value: &secret{}, DefaultText: "none"},
+		&cli.StringFlag{Name: "ca", Usage: "`FILE` with the authority of the pair, ca.crt, for https URLs", Category: groupClient},
+	}
+}
+
+// secret is a token. It is never printed, not even as a default.
+type secret struct{ text string }
+
+func (v *secret) Set(s string) error {
+	if name, ok := strings.CutPrefix(s, "@"); ok {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		s = string(b)
+	}
+	v.text = strings.TrimSpace(s)
+	return nil
+}
+
+func (v *secret) String() string { return "" }
 
 // outputFlag is -o. The first format is the default.
 func outputFlag(formats ...string) cli.Flag {
@@ -203,7 +240,7 @@ func (v *every) String() string {
 
 // client returns the client for the nodes that --node names.
 func (p *program) client(c *cli.Context) *client.Client {
-	return &client.Client{URLs: c.StringSlice("node")}
+	return &client.Client{URLs: c.StringSlice("node"), Token: c.Generic("token").(*secret).text, CAFile: c.String("ca")}
 }
 
 // noArgs refuses arguments where there are none.

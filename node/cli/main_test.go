@@ -49,7 +49,7 @@ func TestUnreachable(t *testing.T) {
 	}
 	var started []func()
 	walk(testApp().Commands, "", func(name string, c *cli.Command) {
-		if lookup(c.Flags, "node") == unknownFlag {
+		if !asksNode(c) {
 			return
 		}
 		line, ok := lines[name]

@@ -6,12 +6,15 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
 	"workmanager/node"
+	"workmanager/node/keys"
 )
 
 func (p *program) nodeCommand() *cli.Command {
@@ -33,8 +36,14 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "advertise", Usage: "`HOST:PORT` where the peer reaches this node's API; by default where it listens", Category: groupPair},
 			&cli.StringFlag{Name: "cluster", Usage: "`NAME` of the pair; nodes of another are refused", Category: groupPair},
 			&cli.DurationFlag{Name: "compare-interval", Usage: "compare what the two nodes hold every `DURATION`", Value: def.CompareInterval, Category: groupPair},
+			&cli.StringFlag{Name: "keys", Usage: "`FOLDER` of this node that 'workmanager init' made: TLS, tokens, encrypted gossip", Category: groupKeys},
+			&cli.StringFlag{Name: "tls-cert", Usage: "`FILE` with the node's certificate, instead of node.crt in --keys", Category: groupKeys},
+			&cli.StringFlag{Name: "tls-key", Usage: "`FILE` with its key, instead of node.key", Category: groupKeys},
+			&cli.StringFlag{Name: "tls-ca", Usage: "`FILE` with the pair's authority, instead of ca.crt", Category: groupKeys},
+			&cli.BoolFlag{Name: "insecure", Usage: "listen to other machines without TLS and tokens: whoever reaches the node may do everything", Category: groupKeys, DisableDefaultText: true},
 			&cli.IntFlag{Name: "cache", Usage: "remember `N` results, to answer the same work at once; 0 is off", Value: def.CacheEntries},
 			&cli.DurationFlag{Name: "checkpoint-interval", Usage: "make a job's progress durable at most every `DURATION`", Value: def.CheckpointInterval},
+			&cli.Float64Flag{Name: "audit-rate", Usage: "compute this `SHARE` of the work again to check what workers report; 0 is off", Value: def.AuditRate},
 			&cli.GenericFlag{Name: "max-data-bytes", Usage: "`SIZE` of one job's data", Value: &size{def.Limits.DataBytes}, Category: groupLimits},
 			&cli.IntFlag{Name: "max-top", Usage: "`N` results in one pull", Value: def.Limits.Top, Category: groupLimits},
 			&cli.IntFlag{Name: "max-batch-jobs", Usage: "`N` jobs in one batch", Value: def.Limits.BatchJobs, Category: groupLimits},
@@ -52,9 +61,16 @@ func nodeConfig(c *cli.Context) node.Config {
 	cfg := node.Default()
 	cfg.Name, cfg.Listen, cfg.DataDir = c.String("name"), c.String("listen"), c.String("data-dir")
 	cfg.Workers, cfg.Retention, cfg.CacheEntries = c.Int("workers"), c.Duration("retention"), c.Int("cache")
-	cfg.CheckpointInterval = c.Duration("checkpoint-interval")
+	cfg.CheckpointInterval, cfg.AuditRate = c.Duration("checkpoint-interval"), c.Float64("audit-rate")
 	cfg.Gossip, cfg.GossipOptional, cfg.Join = c.String("gossip"), !c.IsSet("gossip") && !c.IsSet("join"), c.StringSlice("join")
 	cfg.Advertise, cfg.GossipMuted = c.String("advertise"), c.Bool("gossip-muted")
+	cfg.Keys = keys.Files{Dir: c.String("keys"), Cert: c.String("tls-cert"), Key: c.String("tls-key"), CA: c.String("tls-ca")}
+	cfg.Insecure = c.Bool("insecure")
+	if cfg.Keys.Given() && !c.IsSet("name") {
+		if name, err := keys.NodeName(cfg.Keys); err == nil { // else the node says what is wrong
+			cfg.Name = name
+		}
+	}
 	cfg.Cluster, cfg.CompareInterval = c.String("cluster"), c.Duration("compare-interval")
 	cfg.Limits.DataBytes = c.Generic("max-data-bytes").(*size).n
 	cfg.Limits.Top = c.Int("max-top")
@@ -75,7 +91,14 @@ func (p *program) node(c *cli.Context) error {
 	}
 	log, text := p.logger(c)
 	node.Tune(cfg)
-	n, err := node.New(cfg, node.Parts{Log: log})
+	parts := node.Parts{Log: log}
+	if cfg.Keys.Given() {
+		hup := make(chan os.Signal, 1)
+		signal.Notify(hup, syscall.SIGHUP)
+		defer signal.Stop(hup)
+		parts.Reload = hup
+	}
+	n, err := node.New(cfg, parts)
 	if err != nil {
 		return err
 	}
@@ -104,6 +127,10 @@ func (p *program) greet(cfg node.Config, addr string) {
 	dir, err := filepath.Abs(cfg.DataDir)
 	if err != nil {
 		dir = cfg.DataDir
+	}
+	if cfg.Keys.Given() { // it takes a token and a CA: the README says how
+		fmt.Fprintf(p.stderr, "node %s: dashboard and API at https://%s, data in %s\n", cfg.Name, reachable(addr), dir)
+		return
 	}
 	url, other := "http://"+reachable(addr), ""
 	if url != defaultNode {

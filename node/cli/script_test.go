@@ -39,6 +39,8 @@ func TestMain(m *testing.M) {
 //	json FILE [PATH...]        FILE is one JSON document that has these fields
 //	jsonl FILE COUNT [PATH...] FILE is that many, one a line
 //	await FILE TEXT            waits until the file holds the text
+//	untilok PROGRAM ARG...     runs a program until it exits with 0
+//	untilnot PROGRAM ARG...    runs a program until it does not
 //
 // $WORKMANAGER_NODE is an address of the script's own where nobody listens yet,
 // and $DEAD another where nobody ever will.
@@ -73,6 +75,17 @@ func TestScript(t *testing.T) {
 					defer resp.Body.Close()
 					if resp.StatusCode != http.StatusOK {
 						return errors.New(resp.Status)
+					}
+					return nil
+				})
+			},
+			"untilok": func(ts *testscript.TestScript, _ bool, args []string) {
+				poll(ts, func() error { return ts.Exec(args[0], args[1:]...) })
+			},
+			"untilnot": func(ts *testscript.TestScript, _ bool, args []string) {
+				poll(ts, func() error {
+					if err := ts.Exec(args[0], args[1:]...); err == nil {
+						return errors.New("it exits with 0")
 					}
 					return nil
 				})

@@ -79,9 +79,15 @@ func (p *program) printStatus(f string, s api.Status) error {
 	}
 	fmt.Fprintln(p.stdout, forecast(s, time.Now()))
 	if s.Alarms > 0 {
-		fmt.Fprintf(p.stdout, "ALARM: %d jobs have two different values; see the node's log.\n", s.Alarms)
+		fmt.Fprintf(p.stdout, "ALARM: %d times a value was not what another, or recomputing, gave; see the node's log.\n", s.Alarms)
 	}
-	for _, line := range peerTrouble(s) {
+	for _, b := range s.Audit.Quarantined[:min(len(s.Audit.Quarantined), 5)] {
+		fmt.Fprintf(p.stdout, "QUARANTINED: worker %s, since %s: %s\n", b.Worker, b.At.Local().Format(time.DateTime), b.Reason)
+	}
+	if n := s.Audit.Disputed + s.Audit.Doubted; n > 0 {
+		fmt.Fprintf(p.stdout, "%s to be recomputed.\n", plural(int64(n), "value"))
+	}
+	for _, line := range append(peerTrouble(s), certTrouble(s)...) {
 		fmt.Fprintln(p.stdout, line)
 	}
 	state := "healthy"
@@ -216,6 +222,25 @@ func peerTrouble(s api.Status) []string {
 	}
 	if d := inSeconds(peer.SkewSeconds); d.Abs() >= warnSkew && peer.Session != "down" {
 		say("The clock of %s is %s.", name, skew(peer.SkewSeconds))
+	}
+	return out
+}
+
+// warnDays is how long before its end a certificate is worth a word.
+const warnDays = 30
+
+// certTrouble says in a sentence each which certificates end soon.
+func certTrouble(s api.Status) []string {
+	c := s.Certificate
+	if c == nil {
+		return nil
+	}
+	var out []string
+	if c.DaysLeft < warnDays {
+		out = append(out, fmt.Sprintf("The certificate of %s is good for %s more, until %s: workmanager init --renew.", s.Node, plural(int64(max(c.DaysLeft, 0)), "day"), c.ExpiresAt.Format(time.DateOnly)))
+	}
+	if c.CADaysLeft < warnDays {
+		out = append(out, fmt.Sprintf("The authority of the pair is good for %s more, until %s: make new keys.", plural(int64(max(c.CADaysLeft, 0)), "day"), c.CAExpiresAt.Format(time.DateOnly)))
 	}
 	return out
 }

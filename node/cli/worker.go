@@ -68,6 +68,7 @@ func (p *program) worker(c *cli.Context) error {
 	log, _ := p.logger(c)
 	cfg.Log = log
 	cl := p.client(c)
+	cl.Worker = cfg.Name
 	defer cl.Close()
 	if cfg.Cores == 0 {
 		cfg.Cores = runtime.NumCPU()

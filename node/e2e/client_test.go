@@ -37,7 +37,12 @@ func (r reply) String() string { return fmt.Sprintf("%d %s", r.status, tail(stri
 
 // ask sends one request. headers are names and values in turn.
 func (n *node) ask(method, path string, body io.Reader, headers ...string) (reply, error) {
-	req, err := http.NewRequest(method, n.url(path), body)
+	return n.askAt(n.url(path), method, body, headers...)
+}
+
+// askAt is ask of a whole URL.
+func (n *node) askAt(url, method string, body io.Reader, headers ...string) (reply, error) {
+	req, err := http.NewRequest(method, url, body)
 	if err != nil {
 		return reply{}, err
 	}

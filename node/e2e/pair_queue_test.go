@@ -557,7 +557,7 @@ func TestPairSteal(t *testing.T) {
 	})
 	t.Run("both_compute", func(t *testing.T) {
 		p := newPair(t, "--workers", "1")
-		iterations := lasting(150 * time.Millisecond)
+		iterations := lasting(500 * time.Millisecond) // of one chain alone: a worker leases some seconds of work ahead, which cannot be taken from it
 		var lines strings.Builder
 		const many = 60
 		for i := range many {

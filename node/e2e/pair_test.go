@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -124,6 +123,9 @@ func (s *half) argv() []string {
 	if os.Getenv("WORKMANAGER_E2E_MUTED") != "" { // gossip tells nothing once the two have met: only slower
 		argv = append(argv, "--gossip-muted")
 	}
+	if s.host != nil { // its addresses are not loopback, and nobody else is on that network
+		argv = append(argv, "--insecure")
+	}
 	return append(append(argv, s.p.flags...), s.flags...)
 }
 
@@ -131,7 +133,7 @@ func (s *half) argv() []string {
 func (s *half) up(flags ...string) {
 	t := s.p.t
 	t.Helper()
-	start := (*exec.Cmd).Start
+	start := startHere
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	if s.host != nil {
 		start = s.host.Start

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,8 +60,31 @@ func (b *buffer) String() string {
 // launch starts a command that dies with the test.
 func launch(t testing.TB, name string, argv ...string) *process {
 	t.Helper()
-	return launchBy(t, (*exec.Cmd).Start, name, argv...)
+	return launchBy(t, startHere, name, argv...)
 }
+
+// startHere starts a command on a thread that never ends. What kills the command
+// when its parent dies looks at the thread that started it: a test that gives a
+// thread a network of its own lets it end, and a command that had been started
+// there by chance would be killed in the middle of another test.
+func startHere(cmd *exec.Cmd) error {
+	starter.Do(func() {
+		go func() {
+			runtime.LockOSThread()
+			for f := range startCalls {
+				f()
+			}
+		}()
+	})
+	failed := make(chan error)
+	startCalls <- func() { failed <- cmd.Start() }
+	return <-failed
+}
+
+var (
+	starter    sync.Once
+	startCalls = make(chan func())
+)
 
 // launchBy is launch with another way to start the command.
 func launchBy(t testing.TB, start func(*exec.Cmd) error, name string, argv ...string) *process {

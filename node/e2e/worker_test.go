@@ -182,8 +182,10 @@ func TestWorker_frozen_alone(t *testing.T) {
 	t.Logf("%d iterations reported before, %d after", before.Done, after.Done)
 	p.a.cancel(id)
 	poll(t, 2*heartbeat*slack(), "the worker is told that the job was cancelled", func() string {
-		if ws := workersOf(p.halves(), "w1"); len(ws) != 1 || ws[0].Leases != 0 {
-			return fmt.Sprintf("%+v", ws)
+		for _, w := range workersOf(p.halves(), "w1") { // it may have called at both
+			if w.Leases != 0 {
+				return fmt.Sprintf("%+v", w)
+			}
 		}
 		return ""
 	})
@@ -213,7 +215,8 @@ func TestWorker_both_nodes_killed(t *testing.T) {
 	w := work(t, "w1", p.halves())
 	id := p.a.enqueue("a chain without an end", endless)
 	before := p.a.progress(10*time.Second, id, "w1", 1)
-	want := p.orders(6, 1_000_000)
+	want := p.orders(6, 300_000)
+	before = p.a.progress(2*heartbeat*slack(), id, "w1", before.Done)
 	poll(t, 10*time.Second, "w1 has all jobs", func() string {
 		if st := p.a.status(); st.Jobs != 0 {
 			return fmt.Sprint(st.Jobs, " wait")
@@ -228,9 +231,10 @@ func TestWorker_both_nodes_killed(t *testing.T) {
 	}
 	p.a.up()
 	p.b.up()
-	after := p.a.progress(15*time.Second, id, "w1", before.Done)
-	if rate := before.Rate; float64(after.Done-before.Done) < rate {
-		t.Errorf("%d iterations reported before, %d after three seconds without a node, want work done meanwhile at %.0f a second", before.Done, after.Done, rate)
+	// The first that a node hears has all that was done meanwhile.
+	after := p.a.progress(15*time.Second, id, "w1", 1)
+	if float64(after.Done) < float64(before.Done)+before.Rate/2 {
+		t.Errorf("%d iterations reported before, %d after three seconds without a node, want work done meanwhile at %.0f a second", before.Done, after.Done, before.Rate)
 	}
 	p.a.cancel(id)
 	p.once(want)

@@ -179,7 +179,7 @@ func instant(us int64) time.Time {
 func (s *memStore) ID() jobs.ID           { return s.d.id }
 func (s *memStore) Boot() jobs.ID         { return s.boot }
 func (s *memStore) Chain() jobs.BootChain { return s.d.chain }
-func (s *memStore) Schema() int           { return 2 }
+func (s *memStore) Schema() int           { return 3 }
 func (s *memStore) Head() jobs.LSeq       { return s.d.lseq }
 
 func (s *memStore) ResultsHead() jobs.RSeq { return s.d.rseq }

@@ -37,6 +37,8 @@ type SubmitJob struct {
 	Iterations uint64  `json:"iterations" validate:"min=1,max=9007199254740992"`
 	Key        string  `json:"key,omitempty" validate:"max=255"`
 	Priority   int     `json:"priority,omitempty" validate:"min=0,max=9"`
+	// Checkpoints to keep; no more are kept than stand 1,000 iterations apart.
+	Checkpoints int `json:"checkpoints,omitempty" validate:"min=0,max=1000"`
 }
 
 // Job is a job as its owner sees it.
@@ -55,11 +57,26 @@ type Job struct {
 	Replicated       bool       `json:"replicated"` // as it stands here, on both disks: durability is both
 	Attempts         uint32     `json:"attempts"`
 	Worker           string     `json:"worker,omitempty"`
-	Node             string     `json:"node"` // its home
+	Checkpoints      int        `json:"checkpoints,omitempty"`  // how many it keeps
+	ResumedFrom      uint64     `json:"resumed_from,omitempty"` // iterations known beforehand, from another job
+	Node             string     `json:"node"`                   // its home
 	Pulled           bool       `json:"pulled,omitempty"`
 	Purged           bool       `json:"purged,omitempty"`
 	CreatedAt        time.Time  `json:"created_at"`
 	FinishedAt       *time.Time `json:"finished_at,omitempty"`
+}
+
+// Checkpoint is a place in a job's chain: the value after so many iterations.
+type Checkpoint struct {
+	Done  uint64 `json:"done"`
+	Value string `json:"value"` // 128 hexadecimal digits
+}
+
+// Checkpoints is what is kept of a job's chain, in its order: v1 first, which is
+// done 1, then the kept checkpoints so far, and the value if it is completed. It
+// is empty for a purged job.
+type Checkpoints struct {
+	Checkpoints []Checkpoint `json:"checkpoints"`
 }
 
 // BatchLine answers one line of a batch, in the order of the lines.
@@ -151,9 +168,12 @@ type Status struct {
 	Cache         CacheStatus `json:"cache"`
 
 	WorkerList []WorkerStatus `json:"workers_list"` // of this node
+	Audit      AuditStatus    `json:"audit"`        // likewise
 	Fleet      FleetStatus    `json:"fleet"`
 
 	Peer PeerStatus `json:"peer"`
+
+	Certificate *CertificateStatus `json:"certificate,omitempty"` // where there is TLS
 }
 
 // SessionNone is the session of a node that has no peer and looks for none.
@@ -264,6 +284,28 @@ type FleetStatus struct {
 type Instance struct {
 	ID    string `json:"id"`
 	State string `json:"state"`
+}
+
+// CertificateStatus is until when a node's certificate, and that of the pair's
+// own authority, are good.
+type CertificateStatus struct {
+	ExpiresAt   time.Time `json:"expires_at"`
+	DaysLeft    int       `json:"days_left"` // whole days, negative once it is past
+	CAExpiresAt time.Time `json:"ca_expires_at"`
+	CADaysLeft  int       `json:"ca_days_left"`
+}
+
+// EnrolRequest is the body of POST /worker/enrol, whose token is in the header.
+type EnrolRequest struct {
+	Name string `json:"name"`
+}
+
+// EnrolResponse is a worker's credential, which it shows as a Bearer token.
+type EnrolResponse struct {
+	Name       string    `json:"name"`
+	Credential string    `json:"credential"`
+	ExpiresAt  time.Time `json:"expires_at"`
+	TTLSeconds float64   `json:"ttl_seconds"`
 }
 
 // Health answers /healthz and /readyz.

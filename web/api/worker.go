@@ -29,11 +29,13 @@ type LeaseRequest struct {
 }
 
 // LeaseReply answers it. TTL is how long each lease lasts, from now and from
-// each report; Nodes are where the APIs of both nodes are.
+// each report; Nodes are where the APIs of both nodes are. Apart says that the
+// two do not reach each other, so that the other may have work too.
 type LeaseReply struct {
 	Leases []Lease  `json:"leases"`
 	TTL    float64  `json:"ttl"` // seconds
 	Nodes  []string `json:"nodes"`
+	Apart  bool     `json:"apart,omitempty"`
 }
 
 // Lease is the right to one job. With no value it starts at v1.
@@ -45,6 +47,8 @@ type Lease struct {
 	Iterations uint64 `json:"iterations"`
 	Done       uint64 `json:"done"`
 	Value      string `json:"value,omitempty"`
+	Keep       uint16 `json:"keep,omitempty"`   // checkpoints that the job keeps
+	Ticket     string `json:"ticket,omitempty"` // shown with every report, where credentials are asked for
 }
 
 // ReportRequest is the body of POST /worker/report.
@@ -70,9 +74,14 @@ type Report struct {
 	Iterations uint64  `json:"iterations"`
 	Kind       string  `json:"kind"`
 	Done       uint64  `json:"done"`
-	Value      string  `json:"value,omitempty"` // reached after Done iterations
-	Rate       float64 `json:"rate,omitempty"`  // iterations a second of this job
-	Error      string  `json:"error,omitempty"` // why it failed
+	Value      string  `json:"value,omitempty"`  // reached after Done iterations
+	Rate       float64 `json:"rate,omitempty"`   // iterations a second of this job
+	Error      string  `json:"error,omitempty"`  // why it failed
+	Ticket     string  `json:"ticket,omitempty"` // of the lease
+	// Rungs are kept checkpoints, base64 of 64 bytes each, of which the first is
+	// the RungsFrom-th, from 0.
+	RungsFrom int    `json:"rungs_from,omitempty"`
+	Rungs     string `json:"rungs,omitempty"`
 }
 
 // ReportReply has one verdict for each report, in their order.

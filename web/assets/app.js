@@ -185,6 +185,8 @@ function showStatus(s) {
   const trouble = [];
   if (!s.writable) trouble.push("■ Submits are refused: " + (s.write_problem || "the store cannot be written") + ". Reads go on.");
   if (s.alarms > 0) trouble.push("■ " + plural(s.alarms, "alarm") + ": different values for one job. See this node's log.");
+  for (const q of s.audit.quarantined.slice(0, 3)) trouble.push("■ Worker " + q.worker + " is quarantined: " + q.reason);
+  if (s.audit.disputed + s.audit.doubted > 0) trouble.push("■ " + plural(s.audit.disputed + s.audit.doubted, "value") + " to be recomputed.");
   if (s.peer.compare.alarms > 0) trouble.push("■ " + plural(s.peer.compare.alarms, "job") + " damaged, or different at the two nodes again after a repair. See this node's log.");
   $("trouble").hidden = trouble.length === 0;
   say($("trouble"), trouble.join("\n"));
@@ -335,7 +337,9 @@ function connect() {
   });
   es.addEventListener("error", () => {
     // A broken connection is opened again by the browser, a refused one is not.
-    if (es.readyState === EventSource.CLOSED && es === stream) retry = setTimeout(connect, 3000);
+    if (es.readyState !== EventSource.CLOSED || es !== stream) return;
+    retry = setTimeout(connect, 3000);
+    fetch("/v1/status").then((r) => { if (r.status === 401) location.assign("/login"); }, () => {});
   });
 }
 
@@ -362,7 +366,8 @@ function quote(s) {
 function curlLine() {
   const name = $("file").files[0]?.name ?? "FILE";
   const n = $("iterations").value.trim() || "1000000";
-  return `curl -T ${quote(name)} ${quote(`${location.origin}/enqueue?iterations=${encodeURIComponent(n)}`)}`;
+  const token = location.protocol === "https:" ? '--cacert "$WORKMANAGER_CA" -H "Authorization: Bearer $WORKMANAGER_TOKEN" ' : "";
+  return `curl ${token}-T ${quote(name)} ${quote(`${location.origin}/enqueue?iterations=${encodeURIComponent(n)}`)}`;
 }
 
 function showCurl() {
@@ -442,6 +447,7 @@ $("iterations").addEventListener("input", showCurl);
 copies($("curl-copy"), curlLine);
 copies($("last-copy"), () => jobs.get(last)?.value ?? "");
 
+$("logout").hidden = location.protocol !== "https:";
 showTheme();
 showCurl();
 showMine();

@@ -123,6 +123,9 @@ func (b *batchTry) send(ctx context.Context, yield func(Submitted, error) bool) 
 		return false, err
 	}
 	req.Header.Set("Content-Type", api.MediaNDJSON)
+	if b.c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+b.c.Token)
+	}
 	resp, err := b.c.patient.Do(req)
 	if err != nil {
 		return false, b.unreachable(err)

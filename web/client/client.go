@@ -13,6 +13,8 @@ package client
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +22,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,6 +40,14 @@ type Client struct {
 	// HTTP makes the requests. Nil is a client with its own connection pools,
 	// which gives up on a node that accepts a request and then says nothing.
 	HTTP *http.Client
+	// Token is shown to the nodes. It is never sent in the clear, but to loopback.
+	Token string
+	// CAFile holds the authority that the nodes' certificates are of; "" is those
+	// of the system. With it a URL without a scheme is https.
+	CAFile string
+	// Worker, if given, is the worker this client stands for: Token is then one
+	// for enrolment, and is exchanged for credentials as they run out.
+	Worker string
 	// Rounds is how many times all the nodes are tried; 0 is DefaultRounds.
 	Rounds int
 	// WaitMin and WaitMax bound the wait between two rounds, which doubles
@@ -53,7 +64,8 @@ type Client struct {
 	patient *http.Client // for long polls and streams
 	good    atomic.Int32 // index of the base that answered last
 
-	pair pairState // what Lease and Report know of the nodes
+	pair     pairState // what Lease and Report know of the nodes
+	enrolled enrolment
 }
 
 // Bounds of trying again.
@@ -78,7 +90,10 @@ func (c *Client) init() {
 			c.baseErr = errors.New("no node URL given")
 		}
 		for _, s := range c.URLs {
-			u, err := parseBase(s)
+			u, err := parseBase(s, c.CAFile != "")
+			if err == nil && c.Token != "" && u.Scheme == "http" && !loopback(u.Hostname()) {
+				err = jobs.Invalid("flag", "node", "value_error.url", "%q is not encrypted, and a token must not be sent so: use https", s)
+			}
 			if err != nil {
 				c.baseErr = err
 				return
@@ -87,7 +102,11 @@ func (c *Client) init() {
 		}
 		c.quick, c.patient = c.HTTP, c.HTTP
 		if c.HTTP == nil {
-			c.quick, c.patient = newHTTP(answerTimeout), newHTTP(answerTimeout+jobs.MaxWait)
+			roots, err := c.roots()
+			if err != nil {
+				c.baseErr = err
+			}
+			c.quick, c.patient = newHTTP(answerTimeout, roots), newHTTP(answerTimeout+jobs.MaxWait, roots)
 		}
 	})
 }
@@ -96,14 +115,19 @@ func (c *Client) init() {
 func (c *Client) Close() {
 	c.init()
 	for _, h := range []*http.Client{c.quick, c.patient} {
-		h.CloseIdleConnections()
+		if h != nil { // a URL that is none leaves it so
+			h.CloseIdleConnections()
+		}
 	}
 }
 
-func parseBase(s string) (*url.URL, error) {
+func parseBase(s string, secure bool) (*url.URL, error) {
 	full := s
 	if !strings.Contains(s, "://") {
 		full = "http://" + s
+		if secure {
+			full = "https://" + s
+		}
 	}
 	u, err := url.Parse(full)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -115,10 +139,32 @@ func parseBase(s string) (*url.URL, error) {
 	return u, nil
 }
 
-func newHTTP(answer time.Duration) *http.Client {
+// roots returns the authority that nodes are known by, nil for the system's.
+func (c *Client) roots() (*x509.CertPool, error) {
+	if c.CAFile == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the authority of the nodes: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("read the authority of the nodes: %s has no certificate in it", c.CAFile)
+	}
+	return pool, nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}
+
+func newHTTP(answer time.Duration, roots *x509.CertPool) *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
 	t.MaxIdleConnsPerHost = 64
+	t.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	t.ResponseHeaderTimeout = answer
 	t.DisableCompression = true // an answer is hex and JSON to a machine near by
 	return &http.Client{Transport: t}

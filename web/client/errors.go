@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,6 +17,9 @@ import (
 
 const maxProblemBytes = 1 << 20
 
+// plainToTLS is what package http answers to plain HTTP at a TLS port.
+const plainToTLS = "Client sent an HTTP request to an HTTPS server"
+
 // refusal turns an answer that is no 2xx into the *jobs.Error it carries, or,
 // where something between us and the node answered, into the one that fits.
 func refusal(resp *http.Response) error {
@@ -27,6 +31,9 @@ func refusal(resp *http.Response) error {
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if media != api.MediaProblem || json.Unmarshal(body, &p) != nil {
 		p = api.Problem{}
+		if resp.StatusCode == http.StatusBadRequest && bytes.HasPrefix(body, []byte(plainToTLS)) {
+			p.Detail = "the node speaks TLS: give its URL as https://, and --ca"
+		}
 	}
 	p.Status = resp.StatusCode
 	e := fromProblem(p)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+
+	"workmanager/jobs"
 )
 
 // request is one call, whatever node it goes to and however often.
@@ -43,6 +45,11 @@ func (c *Client) do(ctx context.Context, r request) (http.Header, error) {
 	for k, v := range r.header {
 		req.Header[k] = v
 	}
+	if token, err := c.shown(ctx, r.path); err != nil {
+		return nil, err
+	} else if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	if req.ContentLength >= expectBytes {
 		// A body over the limit is refused before it is sent.
 		req.Header.Set("Expect", "100-continue")
@@ -60,6 +67,9 @@ func (c *Client) do(ctx context.Context, r request) (http.Header, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, strings.Join(c.URLs, ", "), tidy(err))
 	case t.refusal != nil: // read by the handler
+		if c.Worker != "" && jobs.CodeOf(t.refusal) == jobs.CodeAuth {
+			c.forget()
+		}
 		return nil, t.refusal
 	case resp.StatusCode/100 != 2: // the last of many, not given to the handler
 		return nil, refusal(resp)

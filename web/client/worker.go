@@ -30,6 +30,9 @@ const (
 	reportTime = 5 * time.Second
 	// shunned is for how long a node that failed is asked last.
 	shunned = 1500 * time.Millisecond
+	// awayFor is for how long a node that failed is not asked for work that it may
+	// have besides the other's.
+	awayFor = 30 * time.Second
 	// maxLearned bounds the nodes that others told of, maxGranters the boots
 	// whose node is known.
 	maxLearned, maxGranters = 4, 16
@@ -46,7 +49,8 @@ type pairState struct {
 }
 
 // Lease returns leases within capacity, from the node that answers. It tries
-// every node once, and those that they told of. See worker.Source.
+// every node once, and those that they told of. A node that has nothing, and does
+// not reach the other, sends the next call there. See worker.Source.
 func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacity) ([]jobs.Lease, error) {
 	wait := max(0, min(capacity.Wait, maxLeaseWait))
 	body, err := json.Marshal(api.LeaseRequest{Worker: toWorker(w), Jobs: min(capacity.Jobs, api.MaxLeases), Iterations: capacity.Iterations, Wait: wait.Seconds()})
@@ -57,6 +61,7 @@ func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacit
 	last := c.pair.last
 	c.pair.mu.Unlock()
 	var leases []jobs.Lease
+	apart := false
 	from, err := c.ask(ctx, "/worker/lease", body, last, wait+leaseSlack, func(r io.Reader) error {
 		var out api.LeaseReply
 		if err := json.NewDecoder(r).Decode(&out); err != nil {
@@ -69,10 +74,14 @@ func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacit
 			}
 		}
 		c.learn(out.Nodes)
+		apart = out.Apart
 		return nil
 	})
 	if err != nil {
 		return nil, err
+	}
+	if apart && len(leases) == 0 {
+		from = c.beside(from)
 	}
 	p := &c.pair
 	p.mu.Lock()
@@ -87,6 +96,21 @@ func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacit
 		}
 	}
 	return leases, nil
+}
+
+// beside returns another node than that one, if there is one that did not fail
+// of late, else that one.
+func (c *Client) beside(from string) string {
+	now := time.Now()
+	p := &c.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, u := range slices.Concat(c.bases, p.learned) {
+		if at, failed := p.failed[u.String()]; u.String() != from && !(failed && now.Sub(at) < awayFor) {
+			return u.String()
+		}
+	}
+	return from
 }
 
 // Report reports each lease to the node that gave it, and where that does not
@@ -218,11 +242,19 @@ func (c *Client) post(ctx context.Context, base *url.URL, path string, body []by
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if token, err := c.shown(ctx, path); err != nil {
+		return err
+	} else if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	resp, err := c.patient.Do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusUnauthorized {
+		c.forget() // the next try enrols anew
+	}
 	if resp.StatusCode/100 != 2 {
 		return refusal(resp)
 	}
@@ -278,9 +310,9 @@ func (c *Client) learn(nodes []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range nodes {
-		u, err := parseBase(s)
-		if err != nil {
-			continue // a node cannot know how we reach it
+		u, err := parseBase(s, c.CAFile != "")
+		if err != nil || c.Token != "" && u.Scheme == "http" && !loopback(u.Hostname()) {
+			continue // a node cannot know how we reach it; and no token is sent in the clear
 		}
 		same := func(other *url.URL) bool { return other.String() == u.String() }
 		if slices.ContainsFunc(c.bases, same) {
@@ -314,7 +346,11 @@ func finite(rate float64) float64 {
 func toReport(r *jobs.Report) api.Report {
 	out := api.Report{
 		ID: r.ID.String(), Boot: r.Fence.Boot.String(), Fence: r.Fence.N, V1: r.V1.String(), Iterations: r.Iterations,
-		Done: r.Progress.Done, Rate: finite(r.Rate),
+		Done: r.Progress.Done, Rate: finite(r.Rate), Ticket: r.Ticket,
+	}
+	if len(r.Rungs) > 0 {
+		text, _ := r.Rungs.MarshalText() // never fails
+		out.RungsFrom, out.Rungs = r.RungsFrom, string(text)
 	}
 	if r.Progress.Done > 0 {
 		out.Value = r.Progress.Value.String()
@@ -362,7 +398,8 @@ func toLease(l *api.Lease, ttl float64) (out jobs.Lease, err error) {
 	if out.V1, err = jobs.ParseValue(l.V1); err != nil {
 		return out, err
 	}
-	out.Fence.N, out.Iterations = l.Fence, l.Iterations
+	out.Fence.N, out.Iterations, out.Keep = l.Fence, l.Iterations, l.Keep
+	out.Ticket = l.Ticket
 	out.TTL = time.Duration(ttl * float64(time.Second))
 	out.Start = jobs.Progress{Done: l.Done, Value: out.V1}
 	if l.Value != "" {

@@ -303,6 +303,37 @@ func TestWorker_learns_of_the_other_node(t *testing.T) {
 	})
 }
 
+// While the two nodes do not reach each other each may have work.
+func TestWorker_asks_both_of_a_broken_pair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, n := newWorkerClient("a", "b")
+		apart := true
+		none := func(*http.Request, []byte) (int, any) { return 200, api.LeaseReply{Apart: apart} }
+		ask := func() []string {
+			t.Helper()
+			if got, err := c.Lease(t.Context(), someWorker, jobs.Capacity{Jobs: 1, Iterations: 1, Wait: time.Second}); err != nil || len(got) != 0 {
+				t.Fatalf("Lease = %v, %v, want none", got, err)
+			}
+			time.Sleep(2 * time.Second)
+			return n.since()
+		}
+		n.set("a", none)
+		n.set("b", none)
+		if got := slices.Concat(ask(), ask(), ask(), ask()); !slices.Equal(got, []string{"a", "b", "a", "b"}) {
+			t.Errorf("asked %v, want both in turn", got)
+		}
+		apart = false
+		if got := slices.Concat(ask(), ask(), ask()); !slices.Equal(got, []string{"a", "a", "a"}) {
+			t.Errorf("asked %v, want one: it gets the other's work", got)
+		}
+		apart = true
+		n.set("b", nil) // it is dead: that is seen once, and not each time
+		if got := slices.Concat(ask(), ask(), ask(), ask()); !slices.Equal(got, []string{"a", "b", "a", "a", "a"}) {
+			t.Errorf("asked %v, want the dead node once", got)
+		}
+	})
+}
+
 func TestWorker_errors_come_back(t *testing.T) {
 	c, n := newWorkerClient("a", "b")
 	n.set("a", func(*http.Request, []byte) (int, any) {

@@ -1,0 +1,79 @@
+package lease
+
+import (
+	"testing"
+	"time"
+
+	"workmanager/jobs"
+)
+
+func TestTable_adopts_a_waiting_job_under_the_fence_it_had(t *testing.T) {
+	now := time.Now()
+	old := jobs.Fence{Boot: jobs.ID{9}, N: 77}
+	tab := New(jobs.ID{1})
+	j := jobs.Job{ID: jobs.ID{2}, V1: jobs.Value{1}, Iterations: 1000, CreatedAt: now}
+	ref := jobs.LeaseRef{ID: j.ID, Fence: old}
+	if tab.Adopt(now, ref, "w/1", time.Second) {
+		t.Error("Adopt() of an unknown job = true")
+	}
+	tab.Add(j)
+	if !tab.Adopt(now, ref, "w/1", time.Second) || tab.Waiting() != 0 || tab.LeasesOf("w/1") != 1 {
+		t.Errorf("after Adopt() %d jobs wait and the worker has %d leases, want 0 and 1", tab.Waiting(), tab.LeasesOf("w/1"))
+	}
+	if tab.Adopt(now, ref, "w/2", time.Second) {
+		t.Error("Adopt() of a leased job = true")
+	}
+	if !tab.Renew(now, ref, jobs.Progress{Done: 50}, 0) {
+		t.Error("Renew() under the old fence = false")
+	}
+	if tab.Renew(now, jobs.LeaseRef{ID: j.ID, Fence: jobs.Fence{Boot: jobs.ID{1}, N: 77}}, jobs.Progress{Done: 60}, 0) {
+		t.Error("Renew() under the same number of another boot = true")
+	}
+	if lost := tab.Expire(now.Add(time.Second)); len(lost) != 0 {
+		t.Errorf("Expire() at the deadline = %v, want none", lost)
+	}
+	tab.Pardon(now.Add(time.Hour))
+	if lost := tab.Expire(now.Add(time.Hour + time.Second)); len(lost) != 0 {
+		t.Errorf("Expire() after Pardon() = %v, want none", lost)
+	}
+	if lost := tab.Expire(now.Add(time.Hour + time.Second + 1)); len(lost) != 1 || tab.Done(j.ID) != 50 {
+		t.Errorf("Expire() = %v with %d iterations done, want the job with 50", lost, tab.Done(j.ID))
+	}
+	if tab.Holds(ref) {
+		t.Error("the lease stands after its end")
+	}
+}
+
+func TestTable_takes_a_further_checkpoint_of_the_row(t *testing.T) {
+	now := time.Now()
+	at := func(done uint64) jobs.Job {
+		return jobs.Job{ID: jobs.ID{2}, V1: jobs.Value{1}, Iterations: 1000, Checkpoint: jobs.Progress{Done: done, Value: jobs.Value{byte(done)}}}
+	}
+	tab := New(jobs.ID{1})
+	tab.Add(at(10))
+	other := at(99)
+	other.V1 = jobs.Value{2}
+	beyond, ended := at(1000), at(80)
+	ended.Rank = jobs.Cancelled
+	unknown := at(80)
+	unknown.ID = jobs.ID{3}
+	for _, j := range []jobs.Job{at(20), at(15), other, beyond, ended, unknown} {
+		tab.Further(j)
+	}
+	if got := tab.Done(jobs.ID{2}); got != 20 {
+		t.Fatalf("the job waits at %d iterations, want 20", got)
+	}
+	l := tab.Grant(now, "w", jobs.Capacity{Jobs: 1, Iterations: 1}, time.Second)
+	if l[0].Start.Done != 20 || l[0].Start.Value != (jobs.Value{20}) {
+		t.Errorf("the lease starts at %+v, want 20", l[0].Start)
+	}
+	tab.Renew(now, l[0].LeaseRef, jobs.Progress{Done: 30}, 0)
+	tab.Further(at(25))
+	if got := tab.Done(jobs.ID{2}); got != 30 {
+		t.Errorf("the leased job is at %d iterations, want 30", got)
+	}
+	tab.Further(at(40))
+	if got := tab.Unsaved(); tab.Done(jobs.ID{2}) != 40 || got != (jobs.Work{}) {
+		t.Errorf("the leased job is at %d iterations, %v of them unsaved, want 40 and none", tab.Done(jobs.ID{2}), got)
+	}
+}

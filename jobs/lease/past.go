@@ -1,0 +1,209 @@
+package lease
+
+import (
+	"slices"
+
+	"workmanager/jobs"
+)
+
+// Claim is what a worker says of a chain: given the value at Start, it reached
+// that at At.
+type Claim struct {
+	Worker    string
+	Start, At jobs.Progress
+}
+
+// past is what a table remembers of the earlier leases of a job, if there is
+// anything to remember: most jobs have one lease and none of this.
+type past struct {
+	trail  []Claim  // by whom and from where the job came to its start, the oldest first; at most maxTrail
+	cut    []string // whose older claims were dropped
+	failed []string // who said that it cannot be computed, once a time
+	anew   bool     // it goes on from below its checkpoint, which is not trusted
+}
+
+// maxTrail bounds the claims kept of one job, 160 bytes each.
+const maxTrail = 8
+
+// noted returns the past of a job, to add to it.
+func (e *entry) noted() *past {
+	if e.past == nil {
+		e.past = &past{}
+	}
+	return e.past
+}
+
+// claim notes how far the holder brought the job.
+func (e *entry) claim() {
+	if e.progress.Done <= e.start.Done {
+		return
+	}
+	p := e.noted()
+	if len(p.trail) == maxTrail {
+		if w := p.trail[0].Worker; !slices.Contains(p.cut, w) {
+			p.cut = append(p.cut, w)
+		}
+		p.trail = slices.Delete(p.trail, 0, 1)
+	}
+	p.trail = append(p.trail, Claim{Worker: e.holder, Start: e.start, At: e.progress})
+}
+
+// Failed notes that the holder says that the job cannot be computed. Below most
+// times the job waits again, for another worker where there is one, and Failed
+// returns true. Else the lease stands, and the job should fail.
+func (t *Table) Failed(ref jobs.LeaseRef, most int) bool {
+	e := t.held(ref)
+	if e == nil || e.past != nil && len(e.past.failed)+1 >= most || most <= 1 {
+		return false
+	}
+	p := e.noted()
+	p.failed = append(p.failed, e.holder)
+	t.release(e)
+	return true
+}
+
+// shuns reports whether the worker should leave the job to others: it failed
+// here, and there are live workers that have not tried.
+func (t *Table) shuns(e *entry, worker string) bool {
+	if e.past == nil || !slices.Contains(e.past.failed, worker) {
+		return false
+	}
+	for name := range t.live {
+		if !slices.Contains(e.past.failed, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// Work returns a job as its present lease, or its next, has it: what is to be
+// computed and from where. It is zero if the job is not known.
+func (t *Table) Work(id jobs.ID) jobs.Lease {
+	e := t.entries[id]
+	if e == nil {
+		return jobs.Lease{}
+	}
+	return jobs.Lease{LeaseRef: jobs.LeaseRef{ID: id}, V1: e.v1, Iterations: e.iterations, Start: e.start}
+}
+
+// Live tells the table of a live worker, and Gone that it is none any more. A
+// job that failed at one worker waits for another only while there is one.
+func (t *Table) Live(worker string) { t.live[worker] = struct{}{} }
+
+// Gone undoes Live.
+func (t *Table) Gone(worker string) { delete(t.live, worker) }
+
+// Reached returns how far a lease that stands has come, as last reported.
+func (t *Table) Reached(ref jobs.LeaseRef) (jobs.Progress, bool) {
+	e := t.held(ref)
+	if e == nil {
+		return jobs.Progress{}, false
+	}
+	return e.progress, true
+}
+
+// Trail returns how a job came to where a worker's lease of it began: the
+// claims of the leases before, and that place, whose Done is 0 if it is not
+// known any more.
+func (t *Table) Trail(ref jobs.LeaseRef, worker string) ([]Claim, jobs.Progress) {
+	e := t.entries[ref.ID]
+	if e == nil {
+		return nil, jobs.Progress{}
+	}
+	var trail []Claim
+	if e.past != nil {
+		trail = slices.Clone(e.past.trail)
+	}
+	if t.held(ref) != nil {
+		return trail, e.start
+	}
+	for i := len(trail) - 1; i >= 0; i-- {
+		if trail[i].Worker == worker {
+			return trail[:i], trail[i].Start
+		}
+	}
+	if len(trail) == 0 && e.start.Done == 1 {
+		return nil, e.start
+	}
+	return trail, jobs.Progress{}
+}
+
+// Anew reports whether a job was taken back below its checkpoint: then a value
+// is right only under a lease given since.
+func (t *Table) Anew(id jobs.ID) bool {
+	e := t.entries[id]
+	return e != nil && e.past != nil && e.past.anew
+}
+
+// Restart takes a job back to v1: its checkpoint at done is not trusted. Its
+// lease ends, and no worker is counted as lost. A job that is not known yet
+// begins at v1 when it is added, unless its checkpoint is further by then. It
+// returns false if no job began to wait.
+func (t *Table) Restart(id jobs.ID, done uint64) bool {
+	e := t.entries[id]
+	if e == nil {
+		if len(t.distrust) >= maxDistrust {
+			for other := range t.distrust { // any of them
+				delete(t.distrust, other)
+				break
+			}
+		}
+		t.distrust[id] = done
+		return false
+	}
+	if e.past != nil && e.past.anew && e.start.Done == 1 && len(e.past.trail) == 0 {
+		return false
+	}
+	t.takeBack(e, 0, jobs.Progress{Done: 1, Value: e.v1})
+	return true
+}
+
+// maxDistrust bounds the checkpoints of jobs not in the table that are not trusted.
+const maxDistrust = 4096
+
+// Revoke ends every lease of a worker and takes every job that it brought
+// further back to where another vouches for: to where its first claim began,
+// or to v1 if older claims are forgotten. It returns the jobs. It looks at
+// every job of the table.
+func (t *Table) Revoke(worker string) []jobs.ID {
+	var ids []jobs.ID
+	for id, e := range t.entries {
+		at := -1
+		if e.past != nil {
+			at = slices.IndexFunc(e.past.trail, func(c Claim) bool { return c.Worker == worker })
+		}
+		switch {
+		case e.past != nil && slices.Contains(e.past.cut, worker):
+			t.takeBack(e, 0, jobs.Progress{Done: 1, Value: e.v1})
+		case at >= 0:
+			t.takeBack(e, at, e.past.trail[at].Start)
+		case e.holder == worker:
+			if n := len(e.noted().trail); e.durable > e.start.Done || e.progress.Done > e.start.Done {
+				t.takeBack(e, n, e.start)
+			} else {
+				t.letGo(e)
+				t.waiting.push(e)
+			}
+		default:
+			continue
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// takeBack makes a job wait at a place below what was reported of it.
+func (t *Table) takeBack(e *entry, trail int, to jobs.Progress) {
+	p := e.noted()
+	p.trail, p.anew = p.trail[:trail], true
+	if to.Done == 1 {
+		p.cut = nil
+	}
+	if e.holder == "" {
+		t.waiting.remove(e)
+	} else {
+		t.letGo(e)
+	}
+	e.start = to
+	t.waiting.push(e)
+}

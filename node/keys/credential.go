@@ -1,0 +1,184 @@
+package keys
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"workmanager/jobs"
+)
+
+// Credentials are signed, not stored: either node takes what the other gave, and
+// a restart loses none. They end by themselves, and with the token that bought
+// them.
+
+const (
+	// WorkerTTL is how long a worker's credential is good, SessionTTL how long a
+	// login to the dashboard is.
+	WorkerTTL  = time.Hour
+	SessionTTL = 12 * time.Hour
+
+	credentialPrefix = "wmc_"
+	maxCredential    = 1024
+	ticketBytes      = 16
+)
+
+// kind keeps a credential of one use from being taken for another.
+type kind string
+
+const (
+	kindWorker  kind = "worker"
+	kindSession kind = "session"
+)
+
+// credential is what is signed.
+type credential struct {
+	Kind  kind   `json:"k"`
+	Token string `json:"t"` // id of the token that bought it
+	Name  string `json:"n,omitempty"`
+	Ends  int64  `json:"e"` // unix seconds
+	Nonce string `json:"r"` // so that no two are alike
+}
+
+// Identify says whose token, or worker's credential, text is: its role and its
+// name. The second result is false if it is nobody's.
+func (k *Keys) Identify(text string) (role, name string, ok bool) {
+	if len(text) > maxCredential {
+		return "", "", false
+	}
+	if strings.HasPrefix(text, credentialPrefix) {
+		c, ok := k.open(kindWorker, text)
+		if !ok {
+			return "", "", false
+		}
+		if t, ok := k.standing(c.Token); !ok || t.Role != Worker {
+			return "", "", false
+		}
+		return Enrolled, c.Name, true
+	}
+	t, ok := k.find(text)
+	return t.Role, t.Name, ok
+}
+
+// Enrolled is the role of a worker that has shown its enrolment token and goes
+// by a credential.
+const Enrolled = "enrolled"
+
+// Enrol exchanges an enrolment token for a credential of the worker of that
+// name, good until ends. ok is false if the token is no worker's or the name is
+// none.
+func (k *Keys) Enrol(token, worker string) (text string, ends time.Time, ok bool) {
+	t, found := k.find(token)
+	if !found || t.Role != Worker || !goodName(worker) {
+		return "", time.Time{}, false
+	}
+	return k.sign(kindWorker, t, worker, WorkerTTL)
+}
+
+// Login exchanges a client's or operator's token for a session of the dashboard.
+func (k *Keys) Login(token string) (text string, ends time.Time, ok bool) {
+	t, found := k.find(token)
+	if !found || t.Role == Worker {
+		return "", time.Time{}, false
+	}
+	return k.sign(kindSession, t, "", SessionTTL)
+}
+
+// Session says whose session text is.
+func (k *Keys) Session(text string) (role, name string, ok bool) {
+	c, ok := k.open(kindSession, text)
+	if !ok {
+		return "", "", false
+	}
+	t, ok := k.standing(c.Token)
+	if !ok || t.Role == Worker {
+		return "", "", false
+	}
+	return t.Role, t.Name, true
+}
+
+func (k *Keys) sign(what kind, t Token, name string, ttl time.Duration) (string, time.Time, bool) {
+	ring := k.credential.Load()
+	if ring == nil {
+		return "", time.Time{}, false
+	}
+	var nonce [8]byte
+	_, _ = rand.Read(nonce[:]) // never fails
+	ends := k.now().Add(ttl).UTC().Truncate(time.Second)
+	if t.ExpiresAt != nil && t.ExpiresAt.Before(ends) {
+		ends = *t.ExpiresAt
+	}
+	payload, err := json.Marshal(credential{Kind: what, Token: t.ID, Name: name, Ends: ends.Unix(), Nonce: hex.EncodeToString(nonce[:])})
+	if err != nil {
+		panic("keys: a credential cannot be encoded: " + err.Error())
+	}
+	b64 := base64.RawURLEncoding
+	return credentialPrefix + b64.EncodeToString(payload) + "." + b64.EncodeToString(mac((*ring)[0], "credential", payload)), ends, true
+}
+
+func (k *Keys) open(what kind, text string) (credential, bool) {
+	rest, ours := strings.CutPrefix(text, credentialPrefix)
+	head, tail, whole := strings.Cut(rest, ".")
+	b64 := base64.RawURLEncoding.Strict()
+	payload, err := b64.DecodeString(head)
+	sum, err2 := b64.DecodeString(tail)
+	if !ours || !whole || err != nil || err2 != nil || len(text) > maxCredential || !k.signed("credential", payload, sum) {
+		return credential{}, false
+	}
+	var c credential
+	if err := json.Unmarshal(payload, &c); err != nil || c.Kind != what || k.now().Unix() >= c.Ends {
+		return credential{}, false
+	}
+	return c, true
+}
+
+// Ticket returns what a worker is given along with a lease of a job, and shows
+// when it reports on it. It says that the worker has, or once had, that job: it
+// does not end, since a late value is as right as any, and it is good at the
+// other node, and after a restart.
+func (k *Keys) Ticket(worker string, id jobs.ID) string {
+	ring := k.credential.Load()
+	if ring == nil {
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString(mac((*ring)[0], "lease", leaseOf(worker, id))[:ticketBytes])
+}
+
+// Leased reports whether the ticket is of that worker and that job.
+func (k *Keys) Leased(worker string, id jobs.ID, ticket string) bool {
+	sum, err := base64.RawURLEncoding.Strict().DecodeString(ticket)
+	return err == nil && len(sum) == ticketBytes && k.signed("lease", leaseOf(worker, id), sum)
+}
+
+func leaseOf(worker string, id jobs.ID) []byte { return append(id[:], worker...) }
+
+// signed reports whether sum is the beginning of b's signature by one of the
+// keys. The caller has seen to the length of sum.
+func (k *Keys) signed(use string, b, sum []byte) bool {
+	ring := k.credential.Load()
+	if ring == nil || len(sum) < ticketBytes {
+		return false
+	}
+	good := false
+	for _, key := range *ring {
+		want := mac(key, use, b)
+		if use == "lease" {
+			want = want[:ticketBytes]
+		}
+		good = hmac.Equal(want, sum) || good
+	}
+	return good
+}
+
+// mac signs b for one use, so that nothing signed for another is taken for it.
+func mac(key []byte, use string, b []byte) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte("workmanager " + use + "\x00"))
+	h.Write(b)
+	return h.Sum(nil)
+}
