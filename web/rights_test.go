@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"workmanager/jobs"
+	"workmanager/jobs/hashchain"
 	"workmanager/node"
 	"workmanager/node/keys"
 	peersync "workmanager/sync"
@@ -129,7 +130,7 @@ func startClosed(t testing.TB) *closed {
 	c := &closed{log: &logBuffer{}, clock: &clock{}}
 	c.dir, c.made = makeKeys(t, keys.NodeTTL, time.Now().Add(-2*time.Hour))
 	cfg := node.Default()
-	cfg.DataDir, cfg.Listen, cfg.Workers = t.TempDir(), "127.0.0.1:0", 1
+	cfg.DataDir, cfg.Listen, cfg.Workers = t.TempDir(), "127.0.0.1:0", 0
 	cfg.Keys = keys.Files{Dir: filepath.Join(c.dir, "a")}
 	n, err := node.New(cfg, node.Parts{Now: c.clock.now, Log: slog.New(slog.NewTextHandler(c.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
@@ -188,6 +189,17 @@ func (c *closed) as(t testing.TB, token, folder string) func(method, path string
 	}
 }
 
+// forge changes a credential in the middle of its signature.
+func forge(credential string) string {
+	b := []byte(credential)
+	if i := len(b) - 10; b[i] == 'A' {
+		b[i] = 'B'
+	} else {
+		b[i] = 'A'
+	}
+	return string(b)
+}
+
 // TestRights calls every route as everybody.
 func TestRights(t *testing.T) {
 	c := startClosed(t)
@@ -229,7 +241,7 @@ func TestRights(t *testing.T) {
 		{"another cluster's operator", "n", foreign.Tokens[keys.Operator], "", unknown},
 		{"another cluster's worker", "n", credential(foreign, foreignDir, time.Now()), "", unknown},
 		{"expired worker", "n", credential(c.made, c.dir, time.Now().Add(-keys.WorkerTTL-30*time.Second)), "", unknown},
-		{"forged worker", "n", good[:len(good)-2] + "AA", "", unknown},
+		{"forged worker", "n", forge(good), "", unknown},
 		{"expired certificate", "n", "", filepath.Join(expired, "b"), cut},
 		{"foreign CA", "n", "", filepath.Join(foreignDir, "b"), cut},
 		{"foreign CA with an operator's token", "n", c.made.Tokens[keys.Operator], filepath.Join(foreignDir, "b"), cut},
@@ -441,5 +453,57 @@ func TestEnrol(t *testing.T) {
 		if _, err := enrol(row.token, row.worker); jobs.CodeOf(err) != row.code {
 			t.Errorf("worker %q with %.12q: %v, want %s", row.worker, row.token, err, row.code)
 		}
+	}
+}
+
+// TestWorkers_report_on_their_own: what one worker leased another cannot end,
+// whatever it says.
+func TestWorkers_report_on_their_own(t *testing.T) {
+	c := startClosed(t)
+	as := func(token, worker string) *client.Client {
+		cl := &client.Client{URLs: []string{"https://" + c.addr}, CAFile: filepath.Join(c.dir, keys.CAFile), Token: token, Worker: worker, Rounds: 1}
+		t.Cleanup(cl.Close)
+		return cl
+	}
+	user := as(c.made.Tokens[keys.Client], "")
+	const iterations = 1000
+	id, _, err := user.Enqueue(t.Context(), client.Bytes([]byte("x")), iterations, client.EnqueueOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w1, w2 := as(c.made.Tokens[keys.Worker], "w1"), as(c.made.Tokens[keys.Worker], "w2")
+	one, two := jobs.Worker{Name: "w1", Instance: "i", Cores: 1}, jobs.Worker{Name: "w2", Instance: "i", Cores: 1}
+	leases, err := w1.Lease(t.Context(), one, jobs.Capacity{Jobs: 1, Iterations: iterations, Wait: 5 * time.Second})
+	if err != nil || len(leases) != 1 || leases[0].ID != id {
+		t.Fatalf("Lease = %v, %v", leases, err)
+	}
+	l := leases[0]
+	report := func(kind jobs.ReportKind) []jobs.Report {
+		r := jobs.Report{LeaseRef: l.LeaseRef, V1: l.V1, Iterations: l.Iterations, Kind: kind, Err: "no", Ticket: l.Ticket}
+		if kind == jobs.ReportValue {
+			r.Err, r.Progress = "", jobs.Progress{Done: iterations, Value: jobs.Value(hashchain.Value([]byte("x"), iterations))}
+		}
+		return []jobs.Report{r}
+	}
+	for _, kind := range []jobs.ReportKind{jobs.ReportFailure, jobs.ReportHandBack, jobs.ReportValue} {
+		got, err := w2.Report(t.Context(), two, report(kind))
+		if err != nil || got[0] != jobs.Lost {
+			t.Errorf("another worker's report, kind %v: %v, %v, want lost", kind, got, err)
+		}
+	}
+	if _, err := w2.Report(t.Context(), one, report(jobs.ReportFailure)); jobs.CodeOf(err) != jobs.CodeForbidden {
+		t.Errorf("a worker that calls itself by the other's name: %v, want forbidden", err)
+	}
+	if _, err := w2.Lease(t.Context(), one, jobs.Capacity{Jobs: 1, Iterations: 1}); jobs.CodeOf(err) != jobs.CodeForbidden {
+		t.Errorf("a lease by the other's name: %v, want forbidden", err)
+	}
+	if v, err := user.Job(t.Context(), id, 0); err != nil || v.Ended() {
+		t.Errorf("the job has ended: %+v, %v", v, err)
+	}
+	if got, err := w1.Report(t.Context(), one, report(jobs.ReportValue)); err != nil || got[0] != jobs.Kept {
+		t.Errorf("the worker's own report: %v, %v, want kept", got, err)
+	}
+	if v, err := user.Job(t.Context(), id, 0); err != nil || v.Rank != jobs.Completed {
+		t.Errorf("the job: %+v, %v, want completed", v, err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ func TestKeys(t *testing.T) {
 	data := t.TempDir()
 	up := func(name, other, keys string) *node {
 		p := launch(t, "node "+name, binary, "node", "--keys", filepath.Join(keys, name), "--listen", addrs[name], "--gossip", gossip[name],
-			"--join", gossip[other], "--data-dir", filepath.Join(data, name), "--workers", "1", "--log-level", "debug", "--log-format", "text")
+			"--join", gossip[other], "--data-dir", filepath.Join(data, name), "--workers", "0", "--log-level", "debug", "--log-format", "text")
 		n := &node{process: p, addr: addrs[name], http: secure(t, dir)}
 		poll(t, upTimeout, p.name+" serves", func() string {
 			if !n.running() {
@@ -75,6 +76,34 @@ func TestKeys(t *testing.T) {
 					t.Errorf("%s, %s: %s", n.name, row.who, said)
 				}
 			}
+		}
+	})
+
+	t.Run("a_worker_is_let_in_by_its_token_and_computes", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(file, []byte(made.Tokens["worker"]+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w := launch(t, "worker", binary, "worker", "--name", "w1", "--cores", "1", "--node", "https://"+addrs["a"], "--node", "https://"+addrs["b"],
+			"--ca", filepath.Join(dir, "ca.crt"), "--token", "@"+file, "--log-level", "debug", "--log-format", "text")
+		for _, n := range nodes { // one at each: the worker knows both
+			poll(t, upTimeout, "jobs at "+n.name+" are computed", func() string {
+				r, err := n.tlsAsk("GET", "/v1/jobs?state=completed", "", made.Tokens["client"])
+				if err == nil && !strings.Contains(string(r.body), `"state":"completed"`) {
+					return "none is"
+				}
+				if err != nil {
+					return err.Error()
+				}
+				return ""
+			})
+		}
+		w.signal(syscall.SIGTERM)
+		if code := w.wait(downTimeout); code != 0 {
+			t.Errorf("the worker ended with exit code %d", code)
+		}
+		if token := made.Tokens["worker"]; strings.Contains(w.log.String(), token[len(token)-20:]) || strings.Contains(w.log.String(), "wmc_") {
+			t.Error("a token or a credential is in the log of the worker")
 		}
 	})
 
@@ -159,7 +188,7 @@ func TestKeys(t *testing.T) {
 	}
 	secrets := map[string]string{"the data of a job": marker}
 	for role, text := range made.Tokens {
-		secrets["the token of "+role] = text[strings.LastIndex(text, "_")+1:]
+		secrets["the token of "+role] = text[len(text)-30:] // of its secret, which may have any character of base64
 	}
 	for _, name := range []string{"gossip.key", "credential.key"} {
 		text, err := os.ReadFile(filepath.Join(dir, "a", name))
