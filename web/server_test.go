@@ -198,6 +198,7 @@ type fake struct {
 	pull    func(top int) ([]jobs.Result, error)
 	results func(ctx context.Context, q jobs.ResultsQuery) (jobs.Results, error)
 	status  func() (api.Status, error)
+	list    func(q jobs.ListQuery) (jobs.List, error)
 	log     *slog.Logger
 	limits  func(*jobs.Limits)
 	spill   string
@@ -232,7 +233,12 @@ func (f *fake) Job(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.Vi
 func (f *fake) JobReplicated(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.View, error) {
 	return f.copied(ctx, id, wait)
 }
-func (f *fake) Jobs(context.Context, jobs.ListQuery) (jobs.List, error) { return jobs.List{}, nil }
+func (f *fake) Jobs(_ context.Context, q jobs.ListQuery) (jobs.List, error) {
+	if f.list == nil {
+		return jobs.List{}, nil
+	}
+	return f.list(q)
+}
 func (f *fake) Pull(_ context.Context, top int) ([]jobs.Result, error)  { return f.pull(top) }
 func (f *fake) Status(context.Context) (api.Status, error)              { return f.status() }
 func (f *fake) Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results, error) {
