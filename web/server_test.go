@@ -239,8 +239,8 @@ func (f *fake) Jobs(_ context.Context, q jobs.ListQuery) (jobs.List, error) {
 	}
 	return f.list(q)
 }
-func (f *fake) Pull(_ context.Context, top int) ([]jobs.Result, error)  { return f.pull(top) }
-func (f *fake) Status(context.Context) (api.Status, error)              { return f.status() }
+func (f *fake) Pull(_ context.Context, top int) ([]jobs.Result, error) { return f.pull(top) }
+func (f *fake) Status(context.Context) (api.Status, error)             { return f.status() }
 func (f *fake) Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results, error) {
 	return f.results(ctx, q)
 }
