@@ -19,6 +19,7 @@ const (
 	jobInterval     = 250 * time.Millisecond
 	commentInterval = 15 * time.Second
 	maxWatched      = 64 // jobs of one stream
+	maxProgress     = 64 // leased jobs of one progress event
 )
 
 // hub makes the status snapshot once for all viewers. Its loop runs only while
@@ -106,7 +107,22 @@ func (h *hub) poll() (snapshot []byte) {
 		h.s.log.Warn("no status for the event streams", "err", err)
 		return nil
 	}
-	return event(api.EventStatus, st)
+	return append(event(api.EventStatus, st), h.progress(ctx)...)
+}
+
+// progress returns the event with how far the leased jobs of this node are, up
+// to maxProgress of them, nil if that is not to be had.
+func (h *hub) progress(ctx context.Context) []byte {
+	page, err := h.s.cfg.Reader.Jobs(ctx, jobs.ListQuery{State: jobs.StateLeased, Limit: maxProgress})
+	if err != nil {
+		h.s.log.Warn("no progress for the event streams", "err", err)
+		return nil
+	}
+	list := api.Progress{Jobs: make([]api.JobProgress, len(page.Jobs)), More: page.More}
+	for i, v := range page.Jobs {
+		list.Jobs[i] = api.JobProgress{ID: v.ID.String(), Iterations: v.Iterations, Done: v.Done, Rate: v.Rate, ETASeconds: v.ETA().Seconds(), Worker: v.Worker}
+	}
+	return event(api.EventProgress, list)
 }
 
 // event returns one server-sent event with v as JSON.
@@ -129,8 +145,8 @@ type watched struct {
 	last []byte
 }
 
-// eventStream answers GET /v1/events: the status each second, and with ?job=
-// a job whenever it has changed. Every event is whole, so a viewer that comes
+// eventStream answers GET /v1/events: the status and the progress of leased jobs
+// each second, and with ?job= a job whenever it has changed. Every event is whole, so a viewer that comes
 // back has missed nothing that counts.
 func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 	if s.stopping() {

@@ -3,6 +3,7 @@ package web_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -187,4 +188,63 @@ func TestEvents_over_a_socket(t *testing.T) {
 	if !status || !completed {
 		t.Errorf("status seen %v, completion seen %v", status, completed)
 	}
+}
+
+// TestEvents_progress: the leased jobs of a node come about once a second for all
+// viewers together, a bounded number of them, and a list that fails costs no more
+// than itself.
+func TestEvents_progress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		f := &fake{
+			status: func() (api.Status, error) { return api.Status{}, nil },
+			list: func(q jobs.ListQuery) (jobs.List, error) {
+				n := asked.Add(1)
+				if q.State != jobs.StateLeased || q.Limit != 64 || q.After != "" {
+					t.Errorf("asked for %+v", q)
+				}
+				if n == 3 {
+					return jobs.List{}, errors.New("no")
+				}
+				v := jobs.View{Job: jobs.Job{ID: jobs.ID{1}, Iterations: 1000}, Leased: true, Done: uint64(100 * n), Rate: 100, Worker: "w"}
+				return jobs.List{Jobs: []jobs.View{v}, More: true}, nil
+			},
+		}
+		dial := bubble(t, f.server(t))
+		var viewers []<-chan string
+		var conns []net.Conn
+		for range 3 {
+			conns = append(conns, dial())
+			viewers = append(viewers, stream(t, conns[len(conns)-1], ""))
+		}
+		time.Sleep(5*time.Second + time.Millisecond)
+		synctest.Wait()
+		if n := asked.Load(); n < 5 || n > 7 {
+			t.Errorf("asked %d times in 5 s for 3 viewers", n)
+		}
+		for i, v := range viewers {
+			status, progress := 0, 0
+			for len(v) > 0 {
+				switch e := <-v; {
+				case strings.HasPrefix(e, "status {"):
+					status++
+				case strings.HasPrefix(e, "progress {"):
+					progress++
+					if want := `progress {"jobs":[{"id":"01000000-0000-0000-0000-000000000000","iterations":1000,"done":`; !strings.HasPrefix(e, want) {
+						t.Errorf("viewer %d: %s", i, e)
+					}
+					if !strings.Contains(e, `,"rate":100,"eta":`) || !strings.HasSuffix(e, `"worker":"w"}],"more":true}`) {
+						t.Errorf("viewer %d: %s", i, e)
+					}
+				}
+			}
+			if progress < 4 || progress != status-1 {
+				t.Errorf("viewer %d saw %d snapshots and %d times the progress, want one less", i, status, progress)
+			}
+		}
+		for _, c := range conns {
+			c.Close() //nolint:errcheck // of a test
+		}
+		time.Sleep(10 * time.Second)
+	})
 }

@@ -200,6 +200,7 @@ type fake struct {
 	status  func() (api.Status, error)
 	lease   func(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error)
 	report  func(w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error)
+	list    func(q jobs.ListQuery) (jobs.List, error)
 	log     *slog.Logger
 	limits  func(*jobs.Limits)
 	spill   string
@@ -234,9 +235,14 @@ func (f *fake) Job(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.Vi
 func (f *fake) JobReplicated(ctx context.Context, id jobs.ID, wait time.Duration) (jobs.View, error) {
 	return f.copied(ctx, id, wait)
 }
-func (f *fake) Jobs(context.Context, jobs.ListQuery) (jobs.List, error) { return jobs.List{}, nil }
-func (f *fake) Pull(_ context.Context, top int) ([]jobs.Result, error)  { return f.pull(top) }
-func (f *fake) Status(context.Context) (api.Status, error)              { return f.status() }
+func (f *fake) Jobs(_ context.Context, q jobs.ListQuery) (jobs.List, error) {
+	if f.list == nil {
+		return jobs.List{}, nil
+	}
+	return f.list(q)
+}
+func (f *fake) Pull(_ context.Context, top int) ([]jobs.Result, error) { return f.pull(top) }
+func (f *fake) Status(context.Context) (api.Status, error)             { return f.status() }
 func (f *fake) Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results, error) {
 	return f.results(ctx, q)
 }

@@ -316,13 +316,31 @@ type Health struct {
 	Status string `json:"status"` // ok
 }
 
-// Names of the events of GET /v1/events. A status carries a Status, a job a
-// Job, and gone a Gone.
+// Names of the events of GET /v1/events. A status carries a Status, progress a
+// Progress, a job a Job, and gone a Gone.
 const (
-	EventStatus = "status"
-	EventJob    = "job"
-	EventGone   = "gone"
+	EventStatus   = "status"
+	EventProgress = "progress"
+	EventJob      = "job"
+	EventGone     = "gone"
 )
+
+// Progress is how far the leased jobs of a node are, by their IDs. More says that
+// it has others.
+type Progress struct {
+	Jobs []JobProgress `json:"jobs"`
+	More bool          `json:"more"`
+}
+
+// JobProgress is how far one leased job is.
+type JobProgress struct {
+	ID         string  `json:"id"`
+	Iterations uint64  `json:"iterations"`
+	Done       uint64  `json:"done"`
+	Rate       float64 `json:"rate,omitempty"` // iterations a second, once known
+	ETASeconds float64 `json:"eta,omitempty"`  // seconds to go
+	Worker     string  `json:"worker"`
+}
 
 // Gone says that a watched job is not, or no longer, known here.
 type Gone struct {
