@@ -11,6 +11,9 @@ import (
 )
 
 func TestRun_computes_at_a_lower_priority(t *testing.T) {
+	if p, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0); err == nil && 20-p >= niceness {
+		t.Skipf("the test itself runs at niceness %d: nothing is left to see", 20-p)
+	}
 	m := newModel(t)
 	m.enqueue(2)
 	reported := make(chan struct{})
