@@ -22,7 +22,7 @@ import (
 // 64 MiB that is held breaks the first, replies that are held the second.
 const (
 	maxBodyGrowth  = 24 << 20
-	maxBatchGrowth = 16 << 20
+	maxBatchGrowth = 32 << 20 // a collection late in the first phase is seen in the second
 	maxResident    = 400 << 20
 )
 
