@@ -832,6 +832,9 @@ func stand(ctx context.Context, rows Comparer, ids []jobs.ID, of jobs.Settled, r
 		s := &found[i]
 		out := wireStand{Found: s.Found, Settled: s.Settled, Damaged: s.Damaged}
 		if s.Found && !s.Damaged {
+			// Both are of one release: what one had kept for this release while it
+			// was of an older one is what it lacks, and must not look like its own.
+			s.Row.Ext = nil
 			out.Row = appendRowFields(nil, &s.Row)
 		}
 		if size += cmp.Or(len(out.Row), 64); size > lookBytes && i > 0 {

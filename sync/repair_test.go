@@ -717,3 +717,66 @@ func TestCompareUnread(t *testing.T) {
 		t.Errorf("%+v, %+v; head %d, was %d", c.Compare, c.Counters, p.a.Head(), head)
 	}
 }
+
+// TestCompareUpgraded: a node that was of the schema before kept checkpoints has
+// them as fields that it did not know, up to as many as it was sent. When it is
+// of this release the two compare, and it gets them all.
+func TestCompareUpgraded(t *testing.T) {
+	for _, upgraded := range []string{"a", "b"} {
+		p := newComparedPair(t)
+		p.fill(20)
+		ids := make([]jobs.ID, 3)
+		var batch []store.Submission
+		var facts []store.Fact
+		rungs := jobs.Rungs("")
+		for i := range 40 {
+			rungs = rungs.Add(jobs.Value{byte(i), 1})
+		}
+		for i := range ids {
+			ids[i] = jobs.KeyID("upgraded", "", fmt.Sprint(i))
+			j, err := jobs.New(ids[i], sha512.Sum512(ids[i][:]), 1_000_000, 0)
+			if err == nil {
+				j, err = j.Keeping(40)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			batch = append(batch, store.Submission{Job: j})
+			facts = append(facts, store.Fact{ID: ids[i], Apply: func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
+				j, _ = j.Complete(jobs.Value{9}, at())
+				return j.AddRungs(0, rungs)
+			}})
+		}
+		if _, err := p.a.Enqueue(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.a.Record(t.Context(), facts); err != nil {
+			t.Fatal(err)
+		}
+		p.pass(3*p.interval, false)
+		n := p.a
+		if upgraded == "b" {
+			n = p.b
+		}
+		for _, id := range ids {
+			r, found, err := n.Row(t.Context(), id)
+			if err != nil || !found || r.Job.Rungs != rungs {
+				t.Fatalf("Row() at %s: %d kept checkpoints, %v, %v", n.name, r.Job.Rungs.Len(), found, err)
+			}
+			old := r.Job
+			old.Keep, old.Rungs = 0, ""
+			few := forSchema(r, schemaRungs-1)
+			ext := appendBytes(appendUint(nil, rowKeep, uint64(few.Job.Keep)), rowRungs, few.Job.Rungs)
+			n.behind("UPDATE jobs SET kept = NULL, ext = ?, rhash = ? WHERE id = ?", ext, old.Hash(), id[:])
+		}
+		p.pass(6*p.interval, true)
+		for _, n := range []*comparedNode{p.a, p.b} {
+			for _, id := range ids {
+				if j, _, err := n.Job(t.Context(), id); err != nil || j.Keep != 40 || j.Rungs != rungs {
+					t.Errorf("%s upgraded: at %s %d of %d kept checkpoints, %v", upgraded, n.name, j.Rungs.Len(), j.Keep, err)
+				}
+			}
+		}
+		p.sane()
+	}
+}
