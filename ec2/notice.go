@@ -1,6 +1,3 @@
-// Package ec2 knows the machines that Amazon lends. So far it hears, on a Spot
-// instance, of the notice that the instance will be taken away, two minutes
-// before. It decides nothing and writes no log.
 package ec2
 
 import (
