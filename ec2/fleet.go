@@ -164,7 +164,7 @@ func DefaultConfig() Config {
 }
 
 // MaxWorkers bounds a fleet: its ledger travels in the heartbeats of the pair.
-const MaxWorkers = 128
+const MaxWorkers = 200
 
 // clusterName is what fits a token beside two numbers.
 var clusterName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)

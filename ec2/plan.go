@@ -133,6 +133,7 @@ type planner struct {
 
 	lanes   float64 // of a worker
 	running int64
+	unseen  int // launches that are given up by this decision
 	reasons []string
 }
 
@@ -191,6 +192,9 @@ func (p *planner) safety() {
 				p.say("%s is kept while the other node is away: %s", m.ID, why)
 			} else {
 				p.out.Suspects = append(p.out.Suspects, m.ID)
+				if m.Worker == nil && m.Suspect.IsZero() {
+					p.unseen++
+				}
 				if !m.Suspect.IsZero() && p.now.Sub(m.Suspect) >= secondLook {
 					p.act(Terminate, m, "%s", why)
 				}
@@ -309,6 +313,8 @@ func (p *planner) launch() {
 	switch {
 	case p.now.Before(p.in.PausedUntil):
 		limit(0, "launches pause until %s: %s", p.in.PausedUntil.UTC().Format(time.TimeOnly), p.in.Pause)
+	case p.unseen > 0 && p.in.Unseen+p.unseen >= failLimit:
+		limit(0, "%d launches in a row never registered", p.in.Unseen+p.unseen)
 	case p.in.Unseen >= failLimit:
 		booting := 0
 		for i := range p.in.Machines {

@@ -1,0 +1,839 @@
+package ec2
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"workmanager/jobs"
+)
+
+const (
+	// Interval is how often the leader decides, and wakeTime how soon after a
+	// job came in while there is no worker.
+	Interval = 10 * time.Second
+	wakeTime = time.Second
+	// followInterval is how often a node that does not lead looks at the fleet,
+	// so that it knows it when it has to.
+	followInterval = time.Minute
+	// leadTime is how long a node must have been the one to lead.
+	leadTime = 15 * time.Second
+	// callTimeout bounds one call of the cloud.
+	callTimeout = 20 * time.Second
+	// unseenTime is how long an instance that was launched may not be shown.
+	unseenTime = time.Minute
+	// forgetTime is how long an instance is remembered that is shown no more.
+	forgetTime = 2 * time.Hour
+	// aliveTime is how long what a worker of the other node says counts.
+	aliveTime = time.Minute
+
+	quotaTime     = 30 * time.Minute
+	wrongTime     = 15 * time.Minute
+	throttleLeast = 10 * time.Second
+	throttleMost  = 5 * time.Minute
+	bootWeight    = 0.2
+	entryCount    = 200
+)
+
+// Members is the pair as this node sees it.
+type Members struct {
+	Self  string
+	Alive []string // names of the nodes that are alive, this one among them or not
+	Pair  bool     // another node is expected
+}
+
+// Parts are what a scheduler works with. Cloud and Backlog are needed.
+type Parts struct {
+	Cloud   Cloud
+	Backlog Backlog
+	Members func() Members // nil: this node is alone
+	// SpotPrices returns dollars an hour by offer, nil if they are not known.
+	SpotPrices func(ctx context.Context) (map[Offer]float64, error)
+	Log        *slog.Logger // nil: none
+	Rand       *rand.Rand   // spreads retries; nil: seeded by chance
+	// OnDecision hears of each decision that did something.
+	OnDecision func(Entry)
+}
+
+// Scheduler keeps the fleet as large as its work needs. It is safe for
+// concurrent use, but for Step, which one goroutine calls at a time.
+type Scheduler struct {
+	cfg  Config
+	p    Parts
+	wake chan struct{} // capacity 1: a job came in
+
+	mu         sync.Mutex // guards the rest; not held over calls
+	ledger     ledger
+	machines   map[string]*machine
+	arrivals   Arrivals
+	arrived    jobs.Work
+	met        bool // arrived was read once
+	lanes      float64
+	rate       float64 // iterations a second of one worker
+	boot       time.Duration
+	since      time.Time
+	leadSince  time.Time
+	leading    bool
+	lookedAt   time.Time
+	launches   []time.Time
+	unseen     int
+	paused     bool // by an operator
+	pauseUntil time.Time
+	pauseWhy   string
+	throttle   time.Duration
+	mostNow    int
+	mostUntil  time.Time
+	prices     map[Offer]float64
+	pricesAt   time.Time
+	direct     []Worker          // heard here
+	workers    map[string]Worker // heard at the other node
+	orders     Orders            // as given last
+	theirs     Orders            // as the other node's scheduler gave them
+	peerAway   bool
+	entries    []Entry // oldest first
+	last       Decision
+}
+
+// machine is what is remembered of an instance.
+type machine struct {
+	Instance
+	seenAt     time.Time
+	untilSeen  time.Time // counts until then, shown or not: answers may be older than the last one
+	endedAt    time.Time // zero while it may live
+	worker     *Worker   // nil: has not registered
+	registered bool      // ever
+	sampled    bool      // its boot was measured
+	drainAt    time.Time
+	suspect    time.Time
+	ending     bool
+	ordered    Verb
+	spared     bool // ended for being one too many: no fault of its own
+	failed     bool // counted as one that never registered
+	price      float64
+}
+
+func (m *machine) dead() bool { return !m.endedAt.IsZero() }
+
+// Entry is a decision with what came of it. Decisions in a row to do nothing,
+// for the same numbers of workers, are one entry.
+type Entry struct {
+	Decision
+	Times   int       // how often it was decided
+	Last    time.Time // when last
+	Leader  bool
+	Outcome []string
+}
+
+// New returns a scheduler. It does nothing before Run or Step.
+func New(cfg Config, p Parts) *Scheduler {
+	if p.Log == nil {
+		p.Log = slog.New(slog.DiscardHandler)
+	}
+	if p.Rand == nil {
+		p.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	return &Scheduler{
+		cfg: cfg, p: p, wake: make(chan struct{}, 1), ledger: newLedger(cfg), machines: map[string]*machine{},
+		lanes: float64(cfg.Lanes), rate: cfg.Rate, boot: cfg.Boot, prices: map[Offer]float64{}, workers: map[string]Worker{},
+	}
+}
+
+// Run steps until ctx is done. It returns nil then.
+func (s *Scheduler) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	next := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.wake:
+			if soon := time.Now().Add(wakeTime); soon.Before(next) {
+				next = soon
+				timer.Reset(wakeTime)
+			}
+			continue
+		case now := <-timer.C:
+			if err := s.Step(ctx, now); err != nil && ctx.Err() == nil {
+				s.p.Log.Warn("fleet not decided, will be tried again", "err", err)
+			}
+		}
+		next = time.Now().Add(Interval)
+		timer.Reset(Interval)
+	}
+}
+
+// Wake tells that a job came in. With no worker the next decision is then a
+// second away. It never blocks.
+func (s *Scheduler) Wake() {
+	s.mu.Lock()
+	have := s.last.Have
+	s.mu.Unlock()
+	if have > 0 {
+		return
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Step decides once, and acts if this node leads. An error means that there was
+// no decision, neither to launch nor to end anything.
+func (s *Scheduler) Step(ctx context.Context, now time.Time) error {
+	leads := s.leads(now)
+	demand, err := s.p.Backlog.Demand(ctx)
+	if err != nil {
+		return s.undecided(now, leads, fmt.Errorf("read the backlog: %w", err))
+	}
+	s.mu.Lock()
+	s.arrive(now, demand)
+	look := leads || now.Sub(s.lookedAt) >= followInterval
+	theirs := s.theirs
+	s.mu.Unlock()
+	if !leads {
+		if err := s.p.Backlog.Order(ctx, theirs); err != nil {
+			return fmt.Errorf("pass on the orders of the node that leads: %w", err)
+		}
+	}
+	if !look {
+		return nil
+	}
+	seen, err := s.instances(ctx)
+	if err != nil {
+		return s.undecided(now, leads, fmt.Errorf("look at the instances: %w", err))
+	}
+	s.readPrices(ctx, now)
+
+	s.mu.Lock()
+	s.lookedAt = now
+	s.observe(now, seen, demand)
+	in := s.input(now, demand)
+	d := Plan(now, s.cfg, &in)
+	d.Why = s.because(now, d.Why, in)
+	s.since = d.Since
+	s.mind(now, d)
+	s.last = d
+	s.mu.Unlock()
+	if !leads {
+		d.Actions = nil
+		d.Why = "the other node leads; here it would be: " + d.Why
+		s.note(Entry{Decision: d, Times: 1, Last: now})
+		return nil
+	}
+	s.note(Entry{Decision: d, Times: 1, Last: now, Leader: true, Outcome: s.act(ctx, now, d)})
+	return nil
+}
+
+// leads reports whether this node is the one to act: the living one of the
+// smallest name, once it has been so for a while. That two do so at once must
+// not matter, and does not.
+func (s *Scheduler) leads(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.p.Members == nil {
+		s.leading = true
+		return true
+	}
+	m := s.p.Members()
+	others := slices.DeleteFunc(slices.Clone(m.Alive), func(name string) bool { return name == m.Self })
+	s.peerAway = m.Pair && len(others) == 0
+	first := !slices.ContainsFunc(others, func(name string) bool { return name < m.Self })
+	switch {
+	case !first:
+		s.leadSince = time.Time{}
+	case s.leadSince.IsZero() || now.Before(s.leadSince):
+		s.leadSince = now
+	}
+	s.leading = first && now.Sub(s.leadSince) >= leadTime
+	return s.leading
+}
+
+func (s *Scheduler) instances(ctx context.Context) ([]Instance, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return s.p.Cloud.Instances(ctx)
+}
+
+// undecided keeps why there was no decision.
+func (s *Scheduler) undecided(now time.Time, leads bool, err error) error {
+	s.mu.Lock()
+	have := s.last.Have
+	s.mu.Unlock()
+	s.note(Entry{Decision: Decision{At: now, Have: have, Why: "no decision: " + err.Error()}, Times: 1, Last: now, Leader: leads})
+	return err
+}
+
+// arrive takes the work that came in since the last look into the rate.
+func (s *Scheduler) arrive(now time.Time, d Demand) {
+	if grown := d.Arrived.Float() - s.arrived.Float(); s.met && grown > 0 {
+		s.arrivals.Add(now, grown/s.laneRate())
+	}
+	s.arrived, s.met = d.Arrived, true
+}
+
+// laneRate returns iterations a second of one lane.
+func (s *Scheduler) laneRate() float64 { return max(s.rate/s.lanes, 1) }
+
+// readPrices asks for Spot prices every few minutes; without them they are unknown.
+func (s *Scheduler) readPrices(ctx context.Context, now time.Time) {
+	s.mu.Lock()
+	due := s.p.SpotPrices != nil && s.cfg.Spot && (s.pricesAt.IsZero() || now.Sub(s.pricesAt) >= 5*time.Minute)
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	prices, err := s.p.SpotPrices(call)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pricesAt = now
+	if err != nil {
+		s.p.Log.Warn("Spot prices not read, will be tried again", "err", err)
+		return
+	}
+	s.prices = prices
+}
+
+// price returns dollars an hour, 0 if that is not known.
+func (s *Scheduler) price(o Offer) float64 {
+	if o.Spot {
+		return s.prices[o]
+	}
+	return s.cfg.Prices[o.Type]
+}
+
+// observe takes in what the cloud shows and what workers say.
+func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
+	for _, i := range seen {
+		s.ledger.raise(i.Slot, markOf(i.Gen, i.State.Dead()))
+		m, known := s.machines[i.ID]
+		if !known {
+			m = &machine{price: s.price(i.Offer)}
+			s.machines[i.ID] = m
+			if !i.State.Dead() {
+				s.p.Log.Info("instance found that was not launched here", "instance", i.ID, "slot", i.Slot, "gen", i.Gen)
+			}
+		}
+		was := m.dead()
+		if was && !i.State.Dead() {
+			continue // an old answer: no way leads back
+		}
+		m.Instance, m.seenAt, m.untilSeen = i, now, now.Add(unseenTime)
+		if !was && i.State.Dead() {
+			m.endedAt = now
+			if known && s.leading {
+				s.died(now, m)
+			}
+		}
+	}
+	for _, id := range s.theirs.Drain { // so that it stays so when this node leads
+		if m := s.machines[id]; m != nil && m.drainAt.IsZero() {
+			m.drainAt = now
+		}
+	}
+	s.direct = d.Workers
+	heard := maps.Clone(s.workers)
+	for _, w := range d.Workers {
+		if there, both := heard[w.Instance]; !both || w.SeenAt.After(there.SeenAt) {
+			heard[w.Instance] = w
+		}
+	}
+	var lanes, rate, known float64
+	for id, w := range heard {
+		m := s.machines[id]
+		if m == nil {
+			continue
+		}
+		if m.worker = &w; !m.registered {
+			m.registered = true
+			s.unseen = 0
+		}
+		if w.Leased && !m.sampled && !w.LeasedAt.IsZero() {
+			m.sampled = true
+			took := min(max(w.LeasedAt.Sub(m.LaunchedAt), s.cfg.BootLeast), s.cfg.BootMost)
+			s.boot += time.Duration(bootWeight * float64(took-s.boot))
+		}
+		if w.Lanes > 0 && w.Rate > 0 && !m.dead() {
+			known, lanes, rate = known+1, lanes+float64(w.Lanes), rate+w.Rate
+		}
+	}
+	if known > 0 {
+		s.lanes, s.rate = lanes/known, rate/known
+	}
+	for id, m := range s.machines {
+		if now.Sub(m.seenAt) > forgetTime {
+			delete(s.machines, id)
+		}
+	}
+	maps.DeleteFunc(s.workers, func(_ string, w Worker) bool { return now.Sub(w.SeenAt) > forgetTime })
+	s.launches = slices.DeleteFunc(s.launches, func(at time.Time) bool { return now.Sub(at) >= time.Hour })
+}
+
+// died takes in the end of an instance.
+func (s *Scheduler) died(now time.Time, m *machine) {
+	spot := m.Spot && strings.Contains(m.Reason, "SpotInstance")
+	if spot {
+		s.ledger.setAside(now, m.Offer, "a Spot instance of it was taken back")
+	}
+	if !m.registered && !m.spared && !spot && m.drainAt.IsZero() {
+		s.failed(now, m)
+	}
+}
+
+// failed counts an instance whose worker was never heard of, once.
+func (s *Scheduler) failed(now time.Time, m *machine) {
+	if m.failed {
+		return
+	}
+	m.failed = true
+	s.p.Log.Warn("instance never registered", "instance", m.ID, "reason", m.Reason)
+	if s.unseen++; s.unseen >= failLimit {
+		why := fmt.Sprintf("%d launches in a row never registered", s.unseen)
+		if m.Reason != "" {
+			why += ", the last for " + m.Reason
+		}
+		s.pause(now.Add(wrongTime), why)
+	}
+}
+
+func (s *Scheduler) pause(until time.Time, why string) {
+	if until.After(s.pauseUntil) {
+		s.pauseUntil, s.pauseWhy = until, why
+	}
+}
+
+// input gathers what Plan goes by.
+func (s *Scheduler) input(now time.Time, d Demand) Input {
+	in := Input{
+		Slots: s.ledger.free(now), Queued: d.Queued, Rate: s.arrivals.Rate(now), Lanes: s.lanes, Boot: s.boot, Since: s.since,
+		Unseen: s.unseen, Recent: len(s.launches), Spent: s.spent(now), PausedUntil: s.pauseUntil, Pause: s.pauseWhy, PeerAway: s.peerAway,
+	}
+	if s.paused {
+		in.PausedUntil, in.Pause = now.Add(Interval), "an operator asked for it"
+	}
+	if now.Before(s.mostUntil) {
+		in.MostNow = max(s.mostNow, 1)
+	}
+	if d.Open != nil {
+		in.Jobs = d.Open.Jobs()
+		most := s.cfg.DrainTime(s.boot).Seconds() * s.laneRate()
+		in.Capped = d.Open.Capped(most) / s.laneRate()
+	}
+	for _, m := range s.machines {
+		if m.dead() || !now.Before(m.untilSeen) {
+			continue
+		}
+		x := Machine{Instance: m.Instance, Worker: m.worker, DrainAt: m.drainAt, Suspect: m.suspect, Ending: m.ending, Ordered: m.ordered}
+		in.Machines = append(in.Machines, x)
+	}
+	if len(in.Slots) > 0 {
+		in.Price = s.price(in.Slots[0].Offer)
+	}
+	return in
+}
+
+// spent returns the dollars of this UTC day, of instances whose price is known.
+func (s *Scheduler) spent(now time.Time) float64 {
+	var sum float64
+	midnight := now.UTC().Truncate(24 * time.Hour)
+	for _, m := range s.machines {
+		end := now
+		switch {
+		case m.dead():
+			end = m.endedAt
+		case !now.Before(m.untilSeen):
+			end = m.seenAt
+		}
+		if m.LaunchedAt.IsZero() || end.Before(midnight) {
+			continue
+		}
+		ran := end.Sub(m.LaunchedAt)
+		if m.LaunchedAt.Before(midnight) {
+			ran = end.Sub(midnight)
+		} else {
+			ran = max(ran, launchCost)
+		}
+		sum += m.price * ran.Hours()
+	}
+	return sum
+}
+
+// because adds to a reason what has been set aside, where that matters.
+func (s *Scheduler) because(now time.Time, why string, in Input) string {
+	if in.Jobs > 0 || s.cfg.Min > 0 {
+		for _, a := range s.ledger.asides(now) {
+			why += "; " + a
+		}
+	}
+	return why
+}
+
+// mind keeps what the next decision goes by.
+func (s *Scheduler) mind(now time.Time, d Decision) {
+	for id, m := range s.machines {
+		switch suspect := slices.Contains(d.Suspects, id); {
+		case !suspect:
+			m.suspect = time.Time{}
+		case m.suspect.IsZero():
+			m.suspect = now
+			if s.leading && !m.registered {
+				s.failed(now, m)
+			}
+		}
+	}
+}
+
+// act does what was decided: ends first, so that the money is there, then
+// orders, then launches one by one. It returns what came of it.
+func (s *Scheduler) act(ctx context.Context, now time.Time, d Decision) []string {
+	var outcome []string
+	var end []string
+	var fill []Slot
+	s.mu.Lock()
+	for _, a := range d.Actions {
+		switch a.Do {
+		case Launch:
+			fill = append(fill, a.Slot)
+		case Drain:
+			s.machines[a.Instance].drainAt = now
+		case Terminate:
+			m := s.machines[a.Instance]
+			m.spared = m.spared || !m.ending && m.suspect.IsZero()
+			m.ending = true
+			end = append(end, a.Instance)
+		}
+		if a.Do != Launch {
+			s.p.Log.Info("fleet "+string(a.Do), "instance", a.Instance, "why", a.Why)
+		}
+	}
+	orders := Orders{Idle: d.Idle}
+	for id, m := range s.machines {
+		if !m.dead() && (!m.drainAt.IsZero() || m.ending) {
+			orders.Drain = append(orders.Drain, id)
+		}
+	}
+	slices.Sort(orders.Drain)
+	s.orders = orders
+	s.mu.Unlock()
+
+	if len(end) > 0 {
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		err := s.p.Cloud.Terminate(call, end)
+		cancel()
+		if err != nil {
+			outcome = append(outcome, fmt.Sprintf("terminate %s: %v; it will be asked again", strings.Join(end, " "), err))
+		}
+	}
+	if err := s.p.Backlog.Order(ctx, orders); err != nil {
+		outcome = append(outcome, fmt.Sprintf("order workers: %v", err))
+	}
+	return append(outcome, s.fill(ctx, now, d, fill)...)
+}
+
+// fill launches into the slots, and into others where one has run out.
+func (s *Scheduler) fill(ctx context.Context, now time.Time, d Decision, slots []Slot) []string {
+	var outcome []string
+	full := map[int]bool{}
+	s.mu.Lock()
+	for _, m := range s.machines {
+		if !m.dead() {
+			full[m.Slot] = true
+		}
+	}
+	s.mu.Unlock()
+	for _, x := range slots {
+		full[x.Slot] = true
+	}
+	for len(slots) > 0 && ctx.Err() == nil {
+		x := slots[0]
+		slots = slots[1:]
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		i, err := s.p.Cloud.Launch(call, Request{Slot: x, Token: s.cfg.Token(x.Slot, x.Gen)})
+		cancel()
+		s.mu.Lock()
+		said, more := s.launched(now, x, i, err, d)
+		if more {
+			for _, other := range Pick(s.ledger.free(now), full, 1) {
+				full[other.Slot] = true
+				slots = append(slots, other)
+			}
+		} else if stop := errors.As(err, new(*Refusal)) && s.stops(err); stop {
+			slots = nil
+		}
+		s.mu.Unlock()
+		outcome = append(outcome, said)
+	}
+	return outcome
+}
+
+// stops reports whether after such a refusal there is no sense in the next launch.
+func (s *Scheduler) stops(err error) bool {
+	var r *Refusal
+	return errors.As(err, &r) && (r.Kind == Wrong || r.Kind == Quota || r.Kind == Throttled)
+}
+
+// launched takes in what came of a launch, and says it. With more another slot
+// is to be tried for it.
+func (s *Scheduler) launched(now time.Time, x Slot, i Instance, err error, d Decision) (said string, more bool) {
+	at := fmt.Sprintf("launch into slot %d (%s): ", x.Slot, x.Offer)
+	var no *Refusal
+	switch {
+	case err == nil && i.State.Dead():
+		s.ledger.raise(x.Slot, markOf(x.Gen, true))
+		s.throttle = 0
+		return at + fmt.Sprintf("%s of generation %d has ended; the next one is asked for", i.ID, x.Gen), false
+	case err == nil:
+		s.throttle = 0
+		s.ledger.raise(x.Slot, markOf(x.Gen, false))
+		if m := s.machines[i.ID]; m != nil && m.dead() {
+			s.ledger.raise(x.Slot, markOf(x.Gen, true))
+			return at + i.ID + " was seen to end; the next generation is asked for", false
+		} else if m != nil {
+			m.untilSeen = now.Add(unseenTime)
+			return at + i.ID + " is there already", false
+		}
+		s.launches = append(s.launches, now)
+		i.Slot, i.Gen, i.Offer = x.Slot, x.Gen, x.Offer
+		if i.LaunchedAt.IsZero() {
+			i.LaunchedAt = now
+		}
+		s.machines[i.ID] = &machine{Instance: i, seenAt: now, untilSeen: now.Add(unseenTime), price: s.price(x.Offer)}
+		s.p.Log.Info("fleet launch", "instance", i.ID, "slot", x.Slot, "gen", x.Gen, "type", x.Type, "zone", x.Zone, "spot", x.Spot)
+		return at + i.ID, false
+	case !errors.As(err, &no):
+		s.launches = append(s.launches, now)
+		return at + fmt.Sprintf("no answer (%v); the same is asked for next time", err), false
+	}
+	at += no.Error()
+	switch no.Kind {
+	case Dead:
+		s.ledger.raise(x.Slot, markOf(x.Gen, true))
+		return at + fmt.Sprintf("; generation %d has ended, the next one is asked for", x.Gen), false
+	case Capacity:
+		pause := s.ledger.setAside(now, x.Offer, no.Code)
+		return at + "; set aside for " + pause.String(), true
+	case NoSpot:
+		s.ledger.noSpot(now, no.Code)
+		return at + "; on demand it is, for a day", true
+	case Mismatch:
+		pause := s.ledger.mismatch(now, x.Slot)
+		return at + "; the slot is set aside for " + pause.String(), false
+	case Quota:
+		s.mostNow, s.mostUntil = s.alive(), now.Add(quotaTime)
+		return at + fmt.Sprintf("; at most %d workers for %s", max(s.mostNow, 1), quotaTime), false
+	case Throttled:
+		s.throttle = min(max(2*s.throttle, throttleLeast), throttleMost)
+		wait := time.Duration(s.p.Rand.Int64N(int64(s.throttle))) + time.Second
+		s.pause(now.Add(wait), no.Code)
+		return at + "; next try in " + rough(wait), false
+	}
+	s.pause(now.Add(wrongTime), no.Error())
+	s.p.Log.Error("launch refused", "code", no.Code, "text", no.Text)
+	return at + "; launches pause for " + wrongTime.String(), false
+}
+
+// alive returns how many instances may be alive.
+func (s *Scheduler) alive() int {
+	n := 0
+	for _, m := range s.machines {
+		if !m.dead() {
+			n++
+		}
+	}
+	return n
+}
+
+// note keeps a decision.
+func (s *Scheduler) note(e Entry) {
+	s.mu.Lock()
+	if n := len(s.entries); n > 0 && e.same(&s.entries[n-1]) {
+		last := &s.entries[n-1]
+		e.At, e.Times = last.At, last.Times+1
+		*last = e
+	} else {
+		s.entries = append(s.entries, e)
+		if len(s.entries) > entryCount {
+			s.entries = slices.Delete(s.entries, 0, len(s.entries)-entryCount)
+		}
+	}
+	s.mu.Unlock()
+	if (len(e.Actions) > 0 || len(e.Outcome) > 0) && s.p.OnDecision != nil {
+		s.p.OnDecision(e)
+	}
+}
+
+func (e *Entry) same(last *Entry) bool {
+	quiet := len(e.Actions)+len(e.Outcome)+len(last.Actions)+len(last.Outcome) == 0
+	undecided := strings.HasPrefix(e.Why, "no decision") == strings.HasPrefix(last.Why, "no decision")
+	return quiet && undecided && e.Leader == last.Leader && e.Have == last.Have && e.Want == last.Want
+}
+
+// Decisions returns the last decisions, the newest first, at most so many.
+func (s *Scheduler) Decisions(most int) []Entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := slices.Clone(s.entries[max(0, len(s.entries)-most):])
+	slices.Reverse(out)
+	return out
+}
+
+// Fleet is a snapshot of what the scheduler owns and why.
+type Fleet struct {
+	Kind      string
+	Leader    bool
+	Min, Max  int
+	Want      int
+	Have      int
+	Paused    string // why nothing is launched, "" if it may be
+	Boot      time.Duration
+	DrainTime time.Duration
+	Spent     float64 // dollars today, as far as prices are known
+	SeenAt    time.Time
+	Machines  []FleetMachine
+}
+
+// FleetMachine is one machine of the snapshot.
+type FleetMachine struct {
+	Instance
+	Phase string  // pending, booting, working, idle, silent, draining, ending or stopped
+	Price float64 // dollars an hour, 0 unknown
+	Worker
+}
+
+// Fleet returns the snapshot. It asks nobody.
+func (s *Scheduler) Fleet(now time.Time) Fleet {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := Fleet{
+		Kind: s.cfg.Kind, Leader: s.leading, Min: s.cfg.Min, Max: s.cfg.Max, Want: s.last.Want, Have: s.last.Have, Boot: s.boot,
+		DrainTime: s.cfg.DrainTime(s.boot), Spent: s.spent(now), SeenAt: s.lookedAt,
+	}
+	switch {
+	case s.paused:
+		f.Paused = "an operator asked for it"
+	case now.Before(s.pauseUntil):
+		f.Paused = fmt.Sprintf("until %s: %s", s.pauseUntil.UTC().Format(time.TimeOnly), s.pauseWhy)
+	}
+	for _, m := range s.machines {
+		if m.dead() || !now.Before(m.untilSeen) {
+			continue
+		}
+		x := FleetMachine{Instance: m.Instance, Phase: m.phase(now), Price: m.price}
+		if m.worker != nil {
+			x.Worker = *m.worker
+		}
+		f.Machines = append(f.Machines, x)
+	}
+	slices.SortFunc(f.Machines, func(a, b FleetMachine) int {
+		return cmp.Or(cmp.Compare(a.Slot, b.Slot), a.LaunchedAt.Compare(b.LaunchedAt), cmp.Compare(a.ID, b.ID))
+	})
+	return f
+}
+
+func (m *machine) phase(now time.Time) string {
+	switch {
+	case m.ending:
+		return "ending"
+	case !m.drainAt.IsZero():
+		return "draining"
+	case m.State == Stopped:
+		return "stopped"
+	case m.worker == nil && m.State == Pending:
+		return "pending"
+	case m.worker == nil:
+		return "booting"
+	case now.Sub(m.worker.SeenAt) > time.Minute:
+		return "silent"
+	case m.worker.Leases > 0:
+		return "working"
+	}
+	return "idle"
+}
+
+// Owns reports whether an instance is alive with our tags, at that address if
+// one is known: it is how a worker is let in without a secret.
+func (s *Scheduler) Owns(id, address string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.machines[id]
+	return m != nil && !m.dead() && !m.ending && (m.Address == "" || address == "" || m.Address == address)
+}
+
+// Order gives an operator's order for one instance: Drain or Terminate. It is
+// carried out by the node that leads, with its next decision.
+func (s *Scheduler) Order(id string, do Verb) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.machines[id]
+	if m == nil || m.dead() {
+		return jobs.Errorf(jobs.CodeNotFound, "instance %s is not in the fleet", id)
+	}
+	m.ordered = do
+	return nil
+}
+
+// Pause keeps the scheduler from launching, or lets it again. What is there
+// still ends when it is not needed.
+func (s *Scheduler) Pause(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused = on
+}
+
+// Share returns what the other node's scheduler is to know. It has at most 8 KiB.
+func (s *Scheduler) Share(now time.Time) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out share
+	for k := range s.ledger.slots {
+		out.Marks = append(out.Marks, s.ledger.slots[k].mark)
+	}
+	for _, w := range s.direct {
+		if m := s.machines[w.Instance]; m != nil && !m.dead() && now.Sub(w.SeenAt) < aliveTime && len(out.Workers) < MaxWorkers {
+			out.Workers = append(out.Workers, shareWorker(now, w))
+		}
+	}
+	slices.Sort(out.Workers)
+	if out.Leads = s.leading; s.leading {
+		out.Drain = s.orders.Drain
+		for id, ttl := range s.orders.Idle {
+			out.Idle = append(out.Idle, fmt.Sprintf("%s %d", id, int(ttl.Seconds())))
+		}
+		slices.Sort(out.Idle)
+	}
+	return out.encode()
+}
+
+// Heard takes in what the other node's scheduler shares.
+func (s *Scheduler) Heard(now time.Time, b []byte) error {
+	said, err := decodeShare(b)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, m := range said.Marks {
+		s.ledger.raise(k, m)
+	}
+	for _, text := range said.Workers {
+		w, err := readWorker(now, text)
+		if err != nil {
+			return err
+		}
+		s.workers[w.Instance] = w
+	}
+	if said.Leads {
+		s.theirs = said.orders()
+	}
+	return nil
+}
