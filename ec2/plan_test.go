@@ -76,6 +76,8 @@ func TestPlan(t *testing.T) {
 				backlog(in, 1000, 5)
 				in.Machines = []Machine{booting(0, 10*time.Second), booting(1, 10*time.Second)}
 			}, "", "hold at 2"},
+		"those that have nearly booted count for more": {
+			func(_ *Config, in *Input) { backlog(in, 1000, 4.5); in.Machines = []Machine{booting(0, time.Minute)} }, "", "hold at 1"},
 		"those that drain do not": {
 			func(_ *Config, in *Input) {
 				backlog(in, 1000, 4)
@@ -144,6 +146,10 @@ func TestPlan(t *testing.T) {
 			in.Jobs, in.Capped, in.Since = 20, 20*300, noon.Add(-time.Hour)
 			in.Machines = []Machine{worked(0, min2, 9), worked(1, min2, 4), worked(2, min2, 2), worked(3, min2, 5)}
 		}, "drain i-2, drain i-1", ""},
+		"chains that are nearly done keep their workers": {func(_ *Config, in *Input) {
+			in.Jobs, in.Capped, in.Since = 20, 20, noon.Add(-time.Hour)
+			in.Machines = []Machine{worked(0, min2, 16), worked(1, min2, 4), worked(2, min2, 0)}
+		}, "drain i-2", ""},
 		"one that never worked drains first, then the higher slot": {func(_ *Config, in *Input) {
 			in.Jobs, in.Capped, in.Since = 1, 1, noon.Add(-time.Hour)
 			b, c := worked(1, min2, 0), worked(2, min2, 0)
