@@ -557,6 +557,12 @@ func (s *Scheduler) fill(ctx context.Context, now time.Time, d Decision, slots [
 	for len(slots) > 0 && ctx.Err() == nil {
 		x := slots[0]
 		slots = slots[1:]
+		s.mu.Lock()
+		gone := now.Before(s.ledger.aside[x.Offer].until) // since it was picked
+		s.mu.Unlock()
+		if gone {
+			continue
+		}
 		call, cancel := context.WithTimeout(ctx, callTimeout)
 		i, err := s.p.Cloud.Launch(call, Request{Slot: x, Token: s.cfg.Token(x.Slot, x.Gen)})
 		cancel()

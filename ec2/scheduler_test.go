@@ -68,9 +68,10 @@ func newWorld(t *testing.T, seed uint64, o ec2test.Options) *world {
 
 // backlog is the world as one node knows it.
 type backlog struct {
-	w    *world
-	node string
-	err  error
+	w     *world
+	node  string
+	err   error
+	alone bool // no worker calls at this node
 }
 
 func (b *backlog) Demand(context.Context) (ec2.Demand, error) {
@@ -81,7 +82,7 @@ func (b *backlog) Demand(context.Context) (ec2.Demand, error) {
 	}
 	left := chains
 	for _, i := range b.w.cloud.Alive() {
-		if g := b.w.guests[i.ID]; g != nil && !g.seenAt.IsZero() {
+		if g := b.w.guests[i.ID]; g != nil && !g.seenAt.IsZero() && !b.alone {
 			w := ec2.Worker{Instance: i.ID, Lanes: 16, Rate: 16e6, Leases: min(16, left), Leased: !g.leased.IsZero(), LeasedAt: g.leased, SeenAt: g.seenAt}
 			left -= w.Leases
 			d.Workers = append(d.Workers, w)
@@ -213,8 +214,12 @@ func TestScheduler_two_leaders(t *testing.T) {
 		cfg := fleetConfig()
 		peak := 0
 		chance := rand.New(rand.NewPCG(uint64(seed), 1))
+		lag := 45 * time.Second
+		if seed%3 == 0 {
+			lag = 5 * time.Minute // longer than what was launched is remembered without being shown
+		}
 		w := newWorld(t, uint64(seed), ec2test.Options{
-			Boot: 30 * time.Second, Lag: 45 * time.Second, DeadInstance: seed%2 == 0, Fault: chaos(chance, 0.1),
+			Boot: 30 * time.Second, Lag: lag, DeadInstance: seed%2 == 0, Fault: chaos(chance, 0.1),
 			OnLaunch: func(i ec2test.Instance, alive []ec2test.Instance) {
 				launches++
 				peak = max(peak, len(alive))
@@ -345,7 +350,8 @@ func TestScheduler_outcomes(t *testing.T) {
 		"well":         {func(ec2test.Call) *ec2test.Fault { return nil }, 3, 2, 2, "launch 2: "},
 		"lost reply":   {first(ec2test.Fault{LoseReply: true}, 2), 3, 2, 2, "no answer"},
 		"lost call":    {first(ec2test.Fault{Code: "InsufficientInstanceCapacity", Bind: true}, 1), 3, 2, 3, "set aside for 3m0s"},
-		"capacity":     {offer(ec2test.Fault{Code: "InsufficientInstanceCapacity", Status: 500, Bind: true}, "subnet-a"), 6, 2, 4, "c7i.large in zone-a is set aside until"},
+		"capacity":     {offer(ec2test.Fault{Code: "InsufficientInstanceCapacity", Status: 500, Bind: true}, "subnet-a"), 1, 2, 4, "set aside for 3m0s"},
+		"no capacity":  {first(ec2test.Fault{Code: "InsufficientInstanceCapacity", Status: 500, Bind: true}, 1000), 2, 0, 4, "c7i.large in zone-a is set aside until"},
 		"quota":        {first(ec2test.Fault{Code: "VcpuLimitExceeded"}, 1), 10, 1, 2, "EC2 allows no more than 1 for now"},
 		"throttled":    {first(ec2test.Fault{Code: "RequestLimitExceeded", Status: 503}, 1), 6, 2, 3, "RequestLimitExceeded: ; next try in"},
 		"not allowed":  {first(ec2test.Fault{Code: "UnauthorizedOperation", Status: 403, Text: "no rights"}, 1), 80, 0, 1, "launches pause until 12:15:10: UnauthorizedOperation: no rights"},
@@ -444,15 +450,48 @@ func TestScheduler_terminate_is_repeated(t *testing.T) {
 	s := w.scheduler("a", fleetConfig(), ec2.Parts{})
 	w.wanted = 1
 	w.steps(12, s)
-	until = w.now.Add(10 * time.Minute)
 	if err := s.Order(w.cloud.Alive()[0].ID, ec2.Terminate); err != nil {
 		t.Fatal(err)
 	}
+	until = w.now.Add(10 * time.Minute)
 	w.wanted, w.deaf = 0, 1
 	w.steps(59, s)
 	w.live(1, "while calls are throttled")
 	w.steps(2, s)
 	w.live(0, "when they are not")
+
+	// One that is not needed before it has booted, and is needed again before its
+	// end was asked for with success, ends all the same.
+	w.wanted, w.boot = 1, time.Hour
+	w.step(s)
+	old := w.cloud.Alive()[0].ID
+	w.wanted, until = 0, w.now.Add(3*time.Minute)
+	w.steps(9, s)
+	said(t, s, "it will be asked again")
+	w.wanted = 1
+	w.steps(15, s)
+	for _, i := range w.cloud.Alive() {
+		if i.ID == old {
+			t.Errorf("%s lives, whose end was asked for", old)
+		}
+	}
+	w.live(1, "in its place")
+}
+
+// TestScheduler_dies_young has instances end before anybody hears of them.
+func TestScheduler_dies_young(t *testing.T) {
+	w := newWorld(t, 1, ec2test.Options{Boot: 20 * time.Second})
+	s := w.scheduler("a", fleetConfig(), ec2.Parts{})
+	w.wanted, w.die = 1, 1
+	w.steps(60, s)
+	said(t, s, "3 launches in a row never registered, the last for Client.InstanceInitiatedShutdown: Instance initiated shutdown")
+	if n := w.cloud.Calls("RunInstances"); n != 3 {
+		t.Errorf("%d launches in ten minutes, want 3 and a pause", n)
+	}
+	w.steps(60, s)
+	if n := w.cloud.Calls("RunInstances"); n != 4 {
+		t.Errorf("%d launches in twenty minutes, want 4: one is tried after a pause", n)
+	}
 }
 
 // TestScheduler_lost_ledger starts a node anew, without a memory, where
@@ -588,9 +627,20 @@ func TestScheduler_orders_travel(t *testing.T) {
 	member := func(self string) ec2.Parts {
 		return ec2.Parts{Members: func() ec2.Members { return ec2.Members{Self: self, Alive: []string{"a", "b"}, Pair: true} }}
 	}
-	a, b := w.scheduler("a", fleetConfig(), member("a")), w.scheduler("b", fleetConfig(), member("b"))
+	parts := member("b")
+	parts.Backlog = &backlog{w: w, node: "b", alone: true}
+	a, b := w.scheduler("a", fleetConfig(), member("a")), w.scheduler("b", fleetConfig(), parts)
 	w.wanted, w.deaf = 2, 1
-	w.steps(15, a, b)
+	for range 20 {
+		w.step(a)
+		if err := b.Heard(w.now, a.Share(w.now)); err != nil {
+			t.Fatal(err)
+		}
+		_ = b.Step(t.Context(), w.now) // it is in the decisions
+	}
+	if f := b.Fleet(w.now); len(f.Machines) != 2 || f.Machines[0].Phase != "working" || f.Machines[0].Lanes != 16 {
+		t.Errorf("of workers that call at the other node is known: %+v", f.Machines)
+	}
 	id := w.cloud.Alive()[0].ID
 	if err := a.Order(id, ec2.Drain); err != nil {
 		t.Fatal(err)
