@@ -49,6 +49,15 @@ type Leaser interface {
 	Nodes() (urls []string, apart bool)
 }
 
+// Fleet is the scheduler's side of the API.
+type Fleet interface {
+	// Fleet returns what the scheduler owns, with its last decisions.
+	Fleet(ctx context.Context) (api.FleetStatus, error)
+	// Order takes an operator's order: to drain or terminate an instance, or to
+	// pause or resume launches. It is safe to repeat.
+	Order(ctx context.Context, do, instance string) error
+}
+
 // StatusReporter tells how the node is. It answers in well under a
 // millisecond, however many jobs there are.
 type StatusReporter interface {

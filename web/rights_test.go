@@ -46,6 +46,7 @@ var rights = map[string]string{
 	"POST /worker/report":           "w",
 	"GET /v1/status":                "co",
 	"GET /v1/fleet":                 "o",
+	"POST /v1/fleet":                "o",
 	"GET /v1/events":                "co",
 	"GET /healthz":                  "ncoewp",
 	"GET /readyz":                   "ncoewp",

@@ -21,6 +21,8 @@ type Config struct {
 	Reader Reader
 	Leaser Leaser
 	Status StatusReporter
+	// Fleet is nil where this node has none.
+	Fleet Fleet
 	// Sign makes the receipt of a completed job, or says why there is none.
 	Sign func(j jobs.Job) (receipt.Signed, error)
 	// NewID makes the ID of a new job: a fresh one for the key "", and always

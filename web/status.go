@@ -27,12 +27,6 @@ func (s *Server) snapshot(ctx context.Context) (api.Status, error) {
 	return st, nil
 }
 
-// fleet answers GET /v1/fleet.
-func (s *Server) fleet(ctx context.Context, _ none) (api.FleetStatus, error) {
-	st, err := s.snapshot(ctx)
-	return st.Fleet, err
-}
-
 // healthz answers as long as the process does.
 func (s *Server) healthz(context.Context, none) (api.Health, error) {
 	return api.Health{Status: "ok"}, nil

@@ -119,9 +119,13 @@ func (w Workload) Bound() Result {
 // Result is what a run came to. Times are in seconds, from a job's arrival to
 // its end.
 type Result struct {
-	Dollars, Mean, P95 float64
-	Launches, Peak     float64 // instances
-	Moved, Stranded    float64 // chains
+	Dollars  float64 `json:"dollars"`
+	Mean     float64 `json:"mean_seconds"`
+	P95      float64 `json:"p95_seconds"`
+	Launches float64 `json:"launches"`
+	Peak     float64 `json:"peak"`     // instances alive
+	Moved    float64 `json:"moved"`    // chains
+	Stranded float64 `json:"stranded"` // chains that never ended
 }
 
 // Rule sizes a fleet.

@@ -115,9 +115,11 @@ func QueueLength(each int) Rule {
 // means over them: cost against the bound, latency against the mean job plus the
 // shortest boot, and the product of the two.
 type Row struct {
-	Rule                   string
-	Results                []Result
-	Cost, Latency, Product float64
+	Rule    string   `json:"rule"`
+	Results []Result `json:"results"` // in the order of the workloads
+	Cost    float64  `json:"cost"`
+	Latency float64  `json:"latency"`
+	Product float64  `json:"product"`
 }
 
 // Seeds are the runs whose mean counts.

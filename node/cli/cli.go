@@ -68,6 +68,7 @@ func (p *program) app() *cli.App {
 			p.resultsCommand(),
 			p.jobCommand(),
 			p.statusCommand(),
+			p.fleetCommand(),
 			p.verifyCommand(),
 			p.benchCommand(),
 			p.demoCommand(),
@@ -103,8 +104,10 @@ func finish(commands []*cli.Command) {
 		}
 		if len(c.Subcommands) > 0 {
 			subs := c.Subcommands
-			c.UsageText = "workmanager " + c.Name + " COMMAND [command options]"
-			c.Action = groupAction(func() []*cli.Command { return subs })
+			if c.Action == nil { // else it does something by itself
+				c.UsageText = "workmanager " + c.Name + " COMMAND [command options]"
+				c.Action = groupAction(func() []*cli.Command { return subs })
+			}
 			finish(subs)
 		}
 	}

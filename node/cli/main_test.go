@@ -45,8 +45,9 @@ func TestUnreachable(t *testing.T) {
 		"job receipt": id,
 		"job ls":      "",
 		"status":      "--watch",
-		"worker":      "--cutoff-timeout 1s --cores 1",
-		"verify":      id + " " + file,
+		"fleet ls":    "", "fleet explain": "", "fleet drain": "i-1", "fleet terminate": "i-1", "fleet pause": "", "fleet resume": "",
+		"worker": "--cutoff-timeout 1s --cores 1",
+		"verify": id + " " + file,
 	}
 	var started []func()
 	walk(testApp().Commands, "", func(name string, c *cli.Command) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"workmanager/ec2/ec2sim"
 	"workmanager/node/sim"
 )
 
@@ -23,7 +24,51 @@ func (p *program) simulateCommand() *cli.Command {
 			&cli.GenericFlag{Name: "store", Usage: "keep rows in `STORE`: memory, sqlite", Value: &choice{"memory", []string{"memory", "sqlite"}}},
 		},
 		Action: p.simulate,
+		Subcommands: []*cli.Command{{
+			Name:  "fleet",
+			Usage: "run the rules that size a fleet on seven workloads, and print cost and latency",
+			Description: "Each cell is dollars, the mean and the 95th percentile of seconds from a job's\n" +
+				"arrival to its end; at the end of a line are geometric means against the bounds.",
+			Flags: []cli.Flag{
+				&cli.DurationFlag{Name: "drain-time", Usage: "the backlog is to be done in `DURATION`", Value: 300 * time.Second},
+				&cli.BoolFlag{Name: "others", Usage: "other rules too: that of the program which this one replaces, and queue lengths", DisableDefaultText: true},
+				outputFlag(formatTable, formatJSON, formatJSONL),
+			},
+			Action: p.simulateFleet,
+		}},
 	}
+}
+
+func (p *program) simulateFleet(c *cli.Context) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	drain := c.Duration("drain-time")
+	if drain < time.Second {
+		return usagef("--drain-time must be at least 1s: %s given", drain)
+	}
+	rules := []ec2sim.Rule{ec2sim.Recommended(drain)}
+	if c.Bool("others") {
+		rules = append(rules, ec2sim.OldRule(2, 10_000), ec2sim.OldRule(1, 10_000), ec2sim.OldRule(2, 160),
+			ec2sim.QueueLength(16), ec2sim.QueueLength(160), ec2sim.QueueLength(1600))
+	}
+	loads := ec2sim.Workloads()
+	rows := ec2sim.Table(loads, rules, runtime.NumCPU())
+	if f := format(c); f != formatTable {
+		type workload struct {
+			Name  string        `json:"name"`
+			Jobs  int           `json:"jobs"`
+			Work  float64       `json:"lane_seconds"`
+			Bound ec2sim.Result `json:"bound"`
+		}
+		var list []workload
+		for _, l := range loads {
+			list = append(list, workload{l.Name, len(l.At), l.Work(), l.Bound()})
+		}
+		return p.printJSON(f, map[string]any{"workloads": list, "rules": rows})
+	}
+	ec2sim.Print(p.stdout, loads, rows)
+	return nil
 }
 
 func (p *program) simulate(c *cli.Context) error {

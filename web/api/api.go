@@ -277,17 +277,73 @@ type WorkerStatus struct {
 	SeenAt   time.Time `json:"seen_at"`
 }
 
-// FleetStatus is what the scheduler owns. GET /v1/fleet answers it.
+// FleetStatus is what the scheduler owns, and why. GET /v1/fleet answers it; in
+// a Status it has no decisions.
 type FleetStatus struct {
 	Kind      string     `json:"kind"` // none, process or ec2
 	Instances []Instance `json:"instances"`
+
+	Leader       bool            `json:"leader"` // this node decides
+	Min          int             `json:"min"`    // workers
+	Max          int             `json:"max"`
+	Want         int             `json:"want"`             // by the work there is
+	Have         int             `json:"have"`             // that do not drain, those that boot among them
+	Paused       string          `json:"paused,omitempty"` // why nothing is launched
+	DrainSeconds float64         `json:"drain_seconds"`    // the backlog is to be done in it
+	BootSeconds  float64         `json:"boot_seconds"`     // from launch to the first job, as measured
+	PricePerHour *float64        `json:"price_per_hour"`   // dollars for all, list price without volumes; null unknown
+	SpentToday   float64         `json:"spent_today"`      // dollars of this UTC day, as far as prices are known
+	SeenAt       *time.Time      `json:"seen_at,omitempty"`
+	Decisions    []FleetDecision `json:"decisions,omitempty"` // the newest first
 }
 
 // Instance is one machine of the fleet.
 type Instance struct {
-	ID    string `json:"id"`
-	State string `json:"state"`
+	ID           string     `json:"id"`
+	State        string     `json:"state"` // pending, booting, working, idle, silent, draining, ending or stopped
+	Type         string     `json:"type,omitempty"`
+	Zone         string     `json:"zone,omitempty"`
+	Spot         bool       `json:"spot,omitempty"`
+	Slot         int        `json:"slot"`
+	Generation   int        `json:"generation"`
+	Address      string     `json:"address,omitempty"`
+	LaunchedAt   *time.Time `json:"launched_at,omitempty"`
+	SeenAt       *time.Time `json:"seen_at,omitempty"` // when its worker last spoke to a node
+	Lanes        int        `json:"lanes"`
+	Leases       int        `json:"leases"`
+	Rate         float64    `json:"rate"`           // iterations a second; 0 unknown
+	PricePerHour *float64   `json:"price_per_hour"` // dollars; null unknown
 }
+
+// FleetDecision is what the scheduler decided and why. Decisions in a row to do
+// nothing are one.
+type FleetDecision struct {
+	At      time.Time     `json:"at"`
+	LastAt  time.Time     `json:"last_at"`
+	Times   int           `json:"times"`
+	Leader  bool          `json:"leader"` // false: it was not acted on
+	Want    int           `json:"want"`
+	Have    int           `json:"have"`
+	Why     string        `json:"why"`
+	Actions []FleetAction `json:"actions"`
+	Outcome []string      `json:"outcome"` // what came of it
+}
+
+// FleetAction is one thing that was done, and why.
+type FleetAction struct {
+	Do       string `json:"do"` // launch, drain or terminate
+	Instance string `json:"instance,omitempty"`
+	Slot     int    `json:"slot"`
+	Why      string `json:"why"`
+}
+
+// Orders of an operator: POST /v1/fleet?do=.
+const (
+	FleetDrain     = "drain"
+	FleetTerminate = "terminate"
+	FleetPause     = "pause"
+	FleetResume    = "resume"
+)
 
 // CertificateStatus is until when a node's certificate, and that of the pair's
 // own authority, are good.

@@ -94,6 +94,23 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	return out, err
 }
 
+// Fleet returns what the scheduler owns, as the node that answers sees it.
+func (c *Client) Fleet(ctx context.Context) (api.FleetStatus, error) {
+	out, _, err := get[api.FleetStatus](ctx, c, request{method: http.MethodGet, path: "/v1/fleet"})
+	return out, err
+}
+
+// OrderFleet gives an operator's order: to drain or terminate an instance, or,
+// without one, to pause or resume launches. It is safe to repeat.
+func (c *Client) OrderFleet(ctx context.Context, do, instance string) (api.FleetStatus, error) {
+	r := request{method: http.MethodPost, path: "/v1/fleet", query: url.Values{"do": {do}}}
+	if instance != "" {
+		r.query.Set("instance", instance)
+	}
+	out, _, err := get[api.FleetStatus](ctx, c, r)
+	return out, err
+}
+
 func waitQuery(wait time.Duration) url.Values {
 	q := url.Values{}
 	if wait > 0 {

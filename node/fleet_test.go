@@ -1,0 +1,72 @@
+package node
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"workmanager/ec2"
+	"workmanager/ec2/ec2test"
+	"workmanager/jobs"
+	"workmanager/web/api"
+)
+
+// oneJob is a backlog of one long chain.
+type oneJob struct{ orders ec2.Orders }
+
+func (b *oneJob) Demand(context.Context) (ec2.Demand, error) {
+	d := ec2.Demand{Open: &jobs.Sizes{}, Queued: 1}
+	d.Open.Add(1 << 40)
+	return d, nil
+}
+
+func (b *oneJob) Order(_ context.Context, o ec2.Orders) error { b.orders = o; return nil }
+
+func TestFleet_as_the_API_shows_it(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	cfg := ec2.DefaultConfig()
+	cfg.Cluster, cfg.Types, cfg.Subnets, cfg.Prices = "test", []string{"c7a.large"}, []ec2.Subnet{{ID: "subnet-a", Zone: "zone-a"}}, map[string]float64{"c7a.large": 0.1}
+	cloud := ec2test.New(ec2test.Options{Now: func() time.Time { return now }, Boot: 20 * time.Second})
+	b := &oneJob{}
+	f := fleet{ec2.New(cfg, ec2.Parts{Cloud: cloud.Cloud("1"), Backlog: b}), func() time.Time { return now }}
+	step := func() {
+		t.Helper()
+		if err := f.scheduler.Step(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(10 * time.Second)
+	}
+	step()
+	step()
+	got, err := f.Fleet(t.Context())
+	if err != nil || len(got.Instances) != 1 || len(got.Decisions) != 2 {
+		t.Fatalf("Fleet() = %+v, %v", got, err)
+	}
+	i := got.Instances[0]
+	if i.State != "pending" || i.Type != "c7a.large" || i.Zone == "" || *i.PricePerHour != 0.1 || i.SeenAt != nil || !i.LaunchedAt.Equal(now.Add(-20*time.Second)) {
+		t.Errorf("instance %+v", i)
+	}
+	if *got.PricePerHour != 0.1 || got.Kind != "ec2" || got.Max != 10 || got.Have != 1 || got.DrainSeconds != 300 || got.SpentToday <= 0 {
+		t.Errorf("fleet %+v", got)
+	}
+	d := got.Decisions[1]
+	if d.Times != 1 || len(d.Actions) != 1 || d.Actions[0].Do != "launch" || len(d.Outcome) != 1 || d.Why == "" || got.Decisions[0].Actions == nil {
+		t.Errorf("decisions %+v", got.Decisions)
+	}
+	if err := f.Order(t.Context(), api.FleetDrain, i.ID); err != nil {
+		t.Fatal(err)
+	}
+	step()
+	if len(b.orders.Drain) != 1 || b.orders.Drain[0] != i.ID {
+		t.Errorf("workers are told %+v", b.orders)
+	}
+	if err := f.Order(t.Context(), api.FleetPause, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := f.Fleet(t.Context()); got.Paused == "" || got.Instances[0].State != "draining" {
+		t.Errorf("fleet %+v", got)
+	}
+	if err := f.Order(t.Context(), api.FleetTerminate, "i-unknown"); jobs.CodeOf(err) != jobs.CodeNotFound {
+		t.Errorf("Order() of an unknown instance = %v", err)
+	}
+}
