@@ -147,6 +147,7 @@ type Rule struct {
 
 type chain struct {
 	at, left float64
+	order    int // in which it came to wait
 	began    float64
 	on       *machine
 	version  int // of its end in the heap
@@ -211,7 +212,7 @@ func (q *waiting) Len() int { return len(q.list) }
 func (q *waiting) Less(i, j int) bool {
 	a, b := q.list[i], q.list[j]
 	if !q.byCost {
-		return a.at < b.at
+		return a.order < b.order
 	}
 	if la, lb := a.left > q.t, b.left > q.t; la != lb {
 		return la
@@ -366,6 +367,8 @@ func (w *world) time() time.Time { return instant(w.now) }
 func instant(s float64) time.Time { return epoch.Add(time.Duration((s + 86400) * 1e9)) }
 
 func (w *world) put(c *chain) {
+	c.order = w.order
+	w.order++
 	heap.Push(&w.queue, c)
 	w.sizes.Add(uint64(c.left * scale))
 }

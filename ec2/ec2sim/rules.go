@@ -69,7 +69,7 @@ func (w *world) plan(cfg ec2.Config, slots []ec2.Slot) {
 // worker for each so many jobs that wait, looked at every five minutes.
 func OldRule(nodes int, each float64) Rule {
 	return Rule{
-		Name: fmt.Sprintf("old rule, %.0f jobs, %d nodes", each, nodes), Tick: 300 / float64(nodes), First: 0.5, Idle: 450, Tail: 450, Poll: 45,
+		Name: fmt.Sprintf("old rule, %.0f jobs, nodes: %d", each, nodes), Tick: 300 / float64(nodes), First: 0.5, Idle: 450, Tail: 450, Poll: 45,
 		decide: func(w *world) {
 			q, busy := float64(w.queue.Len()), 0.0
 			for _, m := range w.alive {
