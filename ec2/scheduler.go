@@ -105,6 +105,7 @@ type Scheduler struct {
 // machine is what is remembered of an instance.
 type machine struct {
 	Instance
+	bornAt     time.Time
 	seenAt     time.Time
 	untilSeen  time.Time // counts until then, shown or not: answers may be older than the last one
 	endedAt    time.Time // zero while it may live
@@ -214,7 +215,6 @@ func (s *Scheduler) Step(ctx context.Context, now time.Time) error {
 	s.readPrices(ctx, now)
 
 	s.mu.Lock()
-	s.lookedAt = now
 	s.observe(now, seen, demand)
 	in := s.input(now, demand)
 	d := Plan(now, s.cfg, &in)
@@ -314,11 +314,13 @@ func (s *Scheduler) price(o Offer) float64 {
 
 // observe takes in what the cloud shows and what workers say.
 func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
+	before := s.lookedAt
+	s.lookedAt = now
 	for _, i := range seen {
 		s.ledger.raise(i.Slot, markOf(i.Gen, i.State.Dead()))
 		m, known := s.machines[i.ID]
 		if !known {
-			m = &machine{price: s.price(i.Offer)}
+			m = &machine{price: s.price(i.Offer), bornAt: born(i.LaunchedAt, before, now)}
 			s.machines[i.ID] = m
 			if !i.State.Dead() {
 				s.p.Log.Info("instance found that was not launched here", "instance", i.ID, "slot", i.Slot, "gen", i.Gen)
@@ -328,6 +330,7 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 		if was && !i.State.Dead() {
 			continue // an old answer: no way leads back
 		}
+		i.LaunchedAt = m.bornAt
 		m.Instance, m.seenAt, m.untilSeen = i, now, now.Add(unseenTime)
 		if !was && i.State.Dead() {
 			m.endedAt = now
@@ -377,6 +380,19 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 	}
 	maps.DeleteFunc(s.workers, func(_ string, w Worker) bool { return now.Sub(w.SeenAt) > forgetTime })
 	s.launches = slices.DeleteFunc(s.launches, func(at time.Time) bool { return now.Sub(at) >= time.Hour })
+}
+
+// born returns when an instance was launched, by the clock of this node, which
+// may be an hour off: not after it is seen, and not before the last look, which
+// did not show it. Only of those of the first look is the cloud's word taken.
+func born(launched, before, now time.Time) time.Time {
+	if launched.Before(before) {
+		launched = before
+	}
+	if launched.After(now) {
+		launched = now
+	}
+	return launched
 }
 
 // died takes in the end of an instance.
@@ -610,10 +626,8 @@ func (s *Scheduler) launched(now time.Time, x Slot, i Instance, err error, d Dec
 		}
 		s.launches = append(s.launches, now)
 		i.Slot, i.Gen, i.Offer = x.Slot, x.Gen, x.Offer
-		if i.LaunchedAt.IsZero() {
-			i.LaunchedAt = now
-		}
-		s.machines[i.ID] = &machine{Instance: i, seenAt: now, untilSeen: now.Add(unseenTime), price: s.price(x.Offer)}
+		i.LaunchedAt = now
+		s.machines[i.ID] = &machine{Instance: i, bornAt: now, seenAt: now, untilSeen: now.Add(unseenTime), price: s.price(x.Offer)}
 		s.p.Log.Info("fleet launch", "instance", i.ID, "slot", x.Slot, "gen", x.Gen, "type", x.Type, "zone", x.Zone, "spot", x.Spot)
 		return at + i.ID, false
 	case !errors.As(err, &no):

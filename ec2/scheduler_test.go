@@ -42,6 +42,7 @@ type world struct {
 	// chances of a guest, a tick
 	mute, hang, die, deaf float64
 	boot                  time.Duration
+	skew                  time.Duration // of the nodes' clock against the cloud's
 
 	guests map[string]*guest
 	orders map[string]ec2.Orders // by the node that gave them
@@ -83,7 +84,7 @@ func (b *backlog) Demand(context.Context) (ec2.Demand, error) {
 	left := chains
 	for _, i := range b.w.cloud.Alive() {
 		if g := b.w.guests[i.ID]; g != nil && !g.seenAt.IsZero() && !b.alone {
-			w := ec2.Worker{Instance: i.ID, Lanes: 16, Rate: 16e6, Leases: min(16, left), Leased: !g.leased.IsZero(), LeasedAt: g.leased, SeenAt: g.seenAt}
+			w := ec2.Worker{Instance: i.ID, Lanes: 16, Rate: 16e6, Leases: min(16, left), Leased: !g.leased.IsZero(), LeasedAt: g.leased.Add(b.w.skew), SeenAt: g.seenAt.Add(b.w.skew)}
 			left -= w.Leases
 			d.Workers = append(d.Workers, w)
 		}
@@ -142,7 +143,7 @@ func (w *world) step(s ...*ec2.Scheduler) {
 	w.t.Helper()
 	w.turn()
 	for _, s := range s {
-		_ = s.Step(w.t.Context(), w.now) // it is in the decisions
+		_ = s.Step(w.t.Context(), w.now.Add(w.skew)) // what failed is in the decisions
 	}
 }
 
@@ -372,6 +373,50 @@ func TestScheduler_outcomes(t *testing.T) {
 	}
 }
 
+// TestScheduler_clock has the node's clock an hour off, either way.
+func TestScheduler_clock(t *testing.T) {
+	for _, skew := range []time.Duration{-time.Hour, time.Hour} {
+		w := newWorld(t, 1, ec2test.Options{Boot: 20 * time.Second, Lag: 20 * time.Second})
+		w.skew, w.boot = skew, time.Minute
+		one, other := w.scheduler("a", fleetConfig(), ec2.Parts{}), w.scheduler("b", fleetConfig(), ec2.Parts{})
+		w.wanted = 3
+		w.steps(18, one, other)
+		w.live(3, "with work for three")
+		w.wanted = 0
+		w.steps(15, one, other)
+		w.live(0, "with the work done")
+		if n := len(w.cloud.All()); n != 3 {
+			t.Errorf("with the clock off by %v there were %d instances, want 3", skew, n)
+		}
+		if b := one.Fleet(w.now).Boot; b < 50*time.Second || b > 80*time.Second {
+			t.Errorf("with the clock off by %v a boot is taken for %v", skew, b)
+		}
+	}
+}
+
+// hidden is a cloud that never shows what it has.
+type hidden struct{ ec2.Cloud }
+
+func (hidden) Instances(context.Context) ([]ec2.Instance, error) { return nil, nil }
+
+// TestScheduler_never_shown has nothing be concluded from an instance that is
+// not shown: the same is asked for again, and given.
+func TestScheduler_never_shown(t *testing.T) {
+	w := newWorld(t, 1, ec2test.Options{Boot: 20 * time.Second})
+	s := w.scheduler("a", fleetConfig(), ec2.Parts{Cloud: hidden{w.cloud.Cloud("1")}})
+	w.wanted, w.mute = 1, 1
+	w.steps(6, s)
+	if n := w.cloud.Calls("RunInstances"); n != 1 {
+		t.Errorf("%d launches in the first minute, want 1", n)
+	}
+	w.steps(14, s)
+	said(t, s, "is there already")
+	w.live(1, "after three minutes")
+	if n := w.cloud.Calls("RunInstances"); n != 4 {
+		t.Errorf("%d launches in three minutes, want 4 of one token", n)
+	}
+}
+
 func TestScheduler_never_registers(t *testing.T) {
 	w := newWorld(t, 1, ec2test.Options{Boot: 20 * time.Second})
 	s := w.scheduler("a", fleetConfig(), ec2.Parts{})
@@ -549,8 +594,10 @@ func TestScheduler_spot(t *testing.T) {
 	cfg := fleetConfig()
 	cfg.Spot = true
 	var refuse string
+	refused := 0
 	w := newWorld(t, 1, ec2test.Options{Boot: 20 * time.Second, Fault: func(c ec2test.Call) *ec2test.Fault {
 		if c.Spot && refuse != "" {
+			refused++
 			return &ec2test.Fault{Code: refuse, Bind: true}
 		}
 		return nil
@@ -579,12 +626,15 @@ func TestScheduler_spot(t *testing.T) {
 			t.Errorf("%s is on Spot, which has run out", i.ID)
 		}
 	}
-	refuse = "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
+	refuse, refused = "AuthFailure.ServiceLinkedRoleCreationNotPermitted", 0
 	w.now = w.now.Add(time.Hour)
 	w.wanted = 4
 	w.steps(3, s)
 	w.live(4, "without the right to Spot")
 	said(t, s, "on demand it is, for a day")
+	if refused != 1 {
+		t.Errorf("Spot was asked for %d times without the right to it, want once", refused)
+	}
 }
 
 // TestScheduler_follower has the node of the higher name hold still, take over
@@ -624,8 +674,9 @@ func TestScheduler_follower(t *testing.T) {
 
 func TestScheduler_orders_travel(t *testing.T) {
 	w := newWorld(t, 1, ec2test.Options{Boot: 20 * time.Second})
+	alive := []string{"a", "b"}
 	member := func(self string) ec2.Parts {
-		return ec2.Parts{Members: func() ec2.Members { return ec2.Members{Self: self, Alive: []string{"a", "b"}, Pair: true} }}
+		return ec2.Parts{Members: func() ec2.Members { return ec2.Members{Self: self, Alive: alive, Pair: true} }}
 	}
 	parts := member("b")
 	parts.Backlog = &backlog{w: w, node: "b", alone: true}
@@ -652,6 +703,11 @@ func TestScheduler_orders_travel(t *testing.T) {
 	w.step(b)
 	if got := w.orders["b"].Drain; !slices.Equal(got, []string{id}) {
 		t.Errorf("the follower tells %v to drain, want %s", got, id)
+	}
+	alive = []string{"b"}
+	w.steps(3, b) // b leads now
+	if got := w.orders["b"].Drain; !slices.Equal(got, []string{id}) {
+		t.Errorf("the node that leads now tells %v to drain, want %s", got, id)
 	}
 	if err := a.Order("i-unknown", ec2.Drain); jobs.CodeOf(err) != jobs.CodeNotFound {
 		t.Errorf("Order() of an unknown instance = %v", err)
