@@ -307,7 +307,7 @@ func (p *planner) launch() {
 			limit(0, "what a launch costs is not known, so a budget cannot be kept: give the price of the type")
 		} else {
 			each := p.in.Price * max(launchCost, t+p.in.Boot).Hours()
-			limit(int((budget-p.in.Spent)/each), "$%.2f of the day's $%.2f are spent", p.in.Spent, budget)
+			limit(int(min((budget-p.in.Spent)/each, 1e9)), "$%.2f of the day's $%.2f are spent", p.in.Spent, budget)
 		}
 	}
 	switch {

@@ -97,8 +97,16 @@ func TestProcesses_deaf(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, p, "up", func([]ec2.Instance) bool { _, err := os.Stat(filepath.Join(dir, "up")); return err == nil })
-	if err := p.Close(); err != nil {
-		t.Fatal(err)
+	closed := make(chan error, 1)
+	go func() { closed <- p.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(20 * time.Second):
+		_ = syscall.Kill(-pid(t, i), syscall.SIGKILL) // so that the cleanup ends
+		t.Fatal("Close waits for a process that heeds no signal")
 	}
 	if runs(pid(t, i)) {
 		t.Error("a process that heeds no signal outlives Close")

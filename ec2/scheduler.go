@@ -399,7 +399,11 @@ func born(launched, before, now time.Time) time.Time {
 func (s *Scheduler) died(now time.Time, m *machine) {
 	spot := m.Spot && strings.Contains(m.Reason, "SpotInstance")
 	if spot {
-		s.ledger.setAside(now, m.Offer, "a Spot instance of it was taken back")
+		o := m.Offer
+		if s.ledger.has(m.Slot) {
+			o = s.cfg.Offer(m.Slot) // in the words of the settings
+		}
+		s.ledger.setAside(now, o, "a Spot instance of it was taken back")
 	}
 	if !m.registered && !m.spared && !spot && m.drainAt.IsZero() {
 		s.failed(now, m)
