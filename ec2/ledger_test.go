@@ -88,3 +88,20 @@ func TestWholeBody(t *testing.T) {
 		t.Errorf("a body that is closed early: %d of %d bytes, %v", len(sent.got), len(text), err)
 	}
 }
+
+func TestBorn(t *testing.T) {
+	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
+	for _, c := range []struct{ launched, before, now, want int }{
+		{1, 0, 2, 1},       // as the cloud says
+		{-60, 0, 2, 0},     // by a clock that is behind ours: not before the last look
+		{60, 0, 2, 2},      // by one that is ahead: not after it is seen
+		{-60, -90, 2, -60}, // a long time between two looks
+	} {
+		if got := born(at(c.launched), at(c.before), at(c.now)); !got.Equal(at(c.want)) {
+			t.Errorf("born(%d, %d, %d) = %v, want minute %d", c.launched, c.before, c.now, got, c.want)
+		}
+	}
+	if got := born(at(-60), time.Time{}, at(0)); !got.Equal(at(-60)) {
+		t.Errorf("at the first look an instance was born at %v, want what the cloud says", got)
+	}
+}

@@ -66,6 +66,10 @@ func TestFleet_as_the_API_shows_it(t *testing.T) {
 	if got, _ := f.Fleet(t.Context()); got.Paused == "" || got.Instances[0].State != "draining" {
 		t.Errorf("fleet %+v", got)
 	}
+	unknown := fleetStatus(ec2.Fleet{Machines: []ec2.FleetMachine{{Price: 0.1}, {}}})
+	if unknown.PricePerHour != nil || unknown.Instances[1].PricePerHour != nil || *unknown.Instances[0].PricePerHour != 0.1 {
+		t.Errorf("with a price that is not known: %+v", unknown)
+	}
 	if err := f.Order(t.Context(), api.FleetTerminate, "i-unknown"); jobs.CodeOf(err) != jobs.CodeNotFound {
 		t.Errorf("Order() of an unknown instance = %v", err)
 	}
