@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"workmanager/jobs"
 	"workmanager/web/api"
 )
 
@@ -162,7 +163,9 @@ func (p *program) fleetOrder(c *cli.Context, do string, each bool) error {
 	var f api.FleetStatus
 	for _, id := range instances {
 		var err error
-		if f, err = cl.OrderFleet(c.Context, do, id); err != nil {
+		if f, err = cl.OrderFleet(c.Context, do, id); jobs.CodeOf(err) == jobs.CodeNotFound {
+			return &failure{exit: exitNotFound, code: string(jobs.CodeNotFound), err: err, hint: "'workmanager fleet ls' lists the instances there are"}
+		} else if err != nil {
 			return err
 		}
 	}
