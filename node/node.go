@@ -106,7 +106,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 			return r.Sign(signing)
 		},
 		NewID: n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
-		Keeper: n.keeper(), Peer: n.pair.Handler(),
+		Keeper: n.keeper(), Shared: cfg.Clients == ClientsAll, Peer: n.pair.Handler(),
 	})
 	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
 	web.Tune(n.server)
@@ -196,10 +196,11 @@ func (n *Node) gossip() error {
 	return err
 }
 
-// newID makes a job's ID: from its Idempotency-Key, or a fresh one.
-func (n *Node) newID(key string) (jobs.ID, error) {
+// newID makes a job's ID: from its Idempotency-Key, which is its owner's own, or
+// a fresh one.
+func (n *Node) newID(ctx context.Context, key string) (jobs.ID, error) {
 	if key != "" {
-		return jobs.KeyID(n.cfg.Cluster, "", key), nil // one tenant, until there are tokens
+		return jobs.KeyID(n.cfg.Cluster, jobs.OwnerOf(ctx), key), nil
 	}
 	return jobs.NewID(n.now(), rand.Reader)
 }

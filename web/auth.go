@@ -137,9 +137,23 @@ func (s *Server) guard(may Role, h http.Handler) http.Handler {
 			}
 			return jobs.Errorf(jobs.CodeForbidden, "%s does not do here; this needs %s", c.Role, may)
 		}
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		h.ServeHTTP(w, r.WithContext(s.as(r.Context(), c)))
 		return nil
 	})
+}
+
+// as returns the context of a request of c. It is here, behind every route, that
+// a client is bound to its own jobs: what is not there for it, nothing finds.
+func (s *Server) as(ctx context.Context, c Caller) context.Context {
+	ctx = context.WithValue(ctx, callerKey{}, c)
+	if c.Role != Client {
+		return ctx
+	}
+	ctx = jobs.WithOwner(ctx, c.Name)
+	if !s.cfg.Shared {
+		ctx = jobs.WithView(ctx, c.Name)
+	}
+	return ctx
 }
 
 // caller says who sent a request, and if it is nobody why. What is shown in the

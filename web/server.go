@@ -25,9 +25,9 @@ type Config struct {
 	Fleet Fleet
 	// Sign makes the receipt of a completed job, or says why there is none.
 	Sign func(j jobs.Job) (receipt.Signed, error)
-	// NewID makes the ID of a new job: a fresh one for the key "", and always
-	// the same one for any other key.
-	NewID func(key string) (jobs.ID, error)
+	// NewID makes the ID of a new job: a fresh one for the key "", and for any
+	// other key of one owner (jobs.OwnerOf) always the same.
+	NewID func(ctx context.Context, key string) (jobs.ID, error)
 	// Limits are announced in every refusal that they cause.
 	Limits jobs.Limits
 	// SpillDir holds replies of a batch whose client does not take them yet.
@@ -36,6 +36,9 @@ type Config struct {
 	Log      *slog.Logger
 	// Keeper knows who calls; nil is for loopback: everybody may do everything.
 	Keeper Keeper
+	// Shared lets a client see and cancel the jobs of all clients, and not only
+	// those that it has submitted.
+	Shared bool
 	// Peer answers what the other node asks, below /peer/; nil: nobody does.
 	Peer http.Handler
 }
