@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -48,7 +49,8 @@ type Queue struct {
 	shareAt    time.Time  // the same
 	shared     []jobs.ID  // taken over though there was work; the loop's
 	takenOver  atomic.Int64
-	lost       []loss // not yet in the rows; the loop's
+	lost       []loss     // not yet in the rows; the loop's
+	backing    sync.Mutex // one look at backs at a time
 
 	stopping chan struct{} // closed by stop: waits end
 	stopOnce sync.Once
@@ -62,7 +64,8 @@ type Queue struct {
 	stepped time.Time        // the last step
 	window  window
 	early   early
-	barred  bool // no lease yet: the peer's jobs are not here
+	barred  bool       // no lease yet: the peer's jobs are not here
+	backs   []takeBack // jobs that were taken back, of which their rows do not know yet
 
 	alarms atomic.Int64
 }
@@ -288,7 +291,8 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 	q.stepped = now
 	lost := q.table.Expire(now)
 	for _, id := range lost {
-		q.lost = append(q.lost, loss{q.table.Work(id), q.table.Attempts(id)})
+		restarts, _ := q.table.Restarts(id)
+		q.lost = append(q.lost, loss{q.table.Work(id), q.table.Attempts(id), restarts})
 	}
 	q.outlook(open)
 	for key, s := range q.workers {
@@ -302,7 +306,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 		q.wantPage()
 	}
 	q.mu.Unlock()
-	return q.noteLost(ctx)
+	return errors.Join(q.noteLost(ctx), q.noteBacks(ctx))
 }
 
 // Cancel withdraws jobs, and erases them with purge. See web.Queue.
