@@ -15,6 +15,9 @@ import (
 	"time"
 )
 
+// ProcessPrefix is what the names of processes begin with.
+const ProcessPrefix = "p-"
+
 // processShown is how long a process that has ended is shown.
 const processShown = time.Hour
 
@@ -95,7 +98,7 @@ func (p *Processes) Launch(_ context.Context, r Request) (Instance, error) {
 		return Instance{}, &Refusal{Kind: Wrong, Code: "Closing", Text: "this process ends"}
 	}
 	p.next++
-	name := fmt.Sprintf("p-%d-%d-%d", os.Getpid(), r.Slot.Slot, p.next)
+	name := fmt.Sprintf(ProcessPrefix+"%d-%d-%d", os.Getpid(), r.Slot.Slot, p.next)
 	args := make([]string, len(p.cfg.Command))
 	for i, a := range p.cfg.Command {
 		args[i] = strings.ReplaceAll(a, "{name}", name)

@@ -36,6 +36,9 @@ func (q *Queue) Load() peersync.Load {
 	for key, s := range q.workers {
 		cores := int64(max(s.worker.Cores, 1))
 		l.Workers += cores
+		if drains, _ := q.drains(&s.worker); drains {
+			continue
+		}
 		l.FreeLanes += max(cores-int64(q.table.LeasesOf(key)), 0)
 	}
 	return l
