@@ -168,8 +168,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 				s.p.Log.Warn("fleet not decided, will be tried again", "err", err)
 			}
 		}
-		next = time.Now().Add(Interval)
-		timer.Reset(Interval)
+		next = time.Now().Add(s.cfg.interval())
+		timer.Reset(s.cfg.interval())
 	}
 }
 
@@ -448,7 +448,7 @@ func (s *Scheduler) input(now time.Time, d Demand) Input {
 		Unseen: s.unseen, Recent: len(s.launches), Spent: s.spent(now), PausedUntil: s.pauseUntil, Pause: s.pauseWhy, PeerAway: s.peerAway,
 	}
 	if s.paused() {
-		in.PausedUntil, in.Pause = now.Add(Interval), "an operator asked for it"
+		in.PausedUntil, in.Pause = now.Add(s.cfg.interval()), "an operator asked for it"
 	}
 	if now.Before(s.mostUntil) {
 		in.MostNow = max(s.mostNow, 1)
@@ -490,7 +490,7 @@ func (s *Scheduler) spent(now time.Time) float64 {
 		if m.LaunchedAt.Before(midnight) {
 			ran = end.Sub(midnight)
 		} else {
-			ran = max(ran, launchCost)
+			ran = max(ran, s.cfg.least())
 		}
 		sum += m.price * ran.Hours()
 	}
@@ -545,7 +545,13 @@ func (s *Scheduler) act(ctx context.Context, now time.Time, d Decision) []string
 			s.p.Log.Info("fleet "+string(a.Do), "instance", a.Instance, "why", a.Why)
 		}
 	}
-	orders := Orders{Idle: d.Idle}
+	orders := Orders{Idle: map[string]time.Duration{}}
+	for id, ttl := range d.Idle {
+		if least := s.cfg.least(); ttl > 0 && ttl < least && now.Sub(s.machines[id].LaunchedAt) < least {
+			ttl = least // one that is idle for so long is as old
+		}
+		orders.Idle[id] = ttl
+	}
 	for id, m := range s.machines {
 		if !m.dead() && (!m.drainAt.IsZero() || m.ending) {
 			orders.Drain = append(orders.Drain, id)

@@ -93,4 +93,3 @@ func TestSizes(t *testing.T) {
 		t.Error("the sizes that were kept are not those of the rows")
 	}
 }
-

@@ -101,7 +101,7 @@ func (w *worker) capacity(now time.Time) (c jobs.Capacity, room, idle bool) {
 	defer w.mu.Unlock()
 	have += w.work.Float()
 	wait := leaseWait
-	if left, ends := w.idleLeft(now, now.Sub(w.idleFrom)); ends && len(w.all) == 0 {
+	if left, ends := w.idleLeft(now.Sub(w.idleFrom)); ends && len(w.all) == 0 {
 		if left <= 0 {
 			return jobs.Capacity{}, false, true
 		}

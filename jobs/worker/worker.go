@@ -43,8 +43,7 @@ type Config struct {
 	// progress; 0: 3 s. It must be well below the TTL of a lease.
 	HeartbeatInterval time.Duration
 	// IdleTimeout ends Run when no lease was held for so long; 0: never. A Source
-	// that is a Director may make it longer or shorter, but shorter only for a
-	// worker that has run for a minute: an instance is paid for so long anyway.
+	// that is a Director may make it longer or shorter.
 	IdleTimeout time.Duration
 	// CutoffTimeout ends Run, with ErrCutOff, when the Source has only failed
 	// for so long; 0: never.
@@ -183,9 +182,8 @@ type worker struct {
 
 	kernel string // what computes when all lanes are full
 
-	director Director  // nil: nobody directs
-	began    time.Time // when Run was called
-	end      func()    // ends leasing, and Run with it
+	director Director // nil: nobody directs
+	end      func()   // ends leasing, and Run with it
 	told     atomic.Bool
 
 	leaseRand, reportRand *rand.Rand
@@ -239,7 +237,6 @@ func newWorker(cfg Config, src Source) *worker {
 		idleFrom:   cfg.Now(),
 		answered:   cfg.Now(),
 		byJob:      map[jobs.ID]*held{},
-		began:      cfg.Now(),
 	}
 	w.director, _ = src.(Director)
 	if cfg.Measure {
@@ -310,22 +307,14 @@ func (w *worker) heard(well bool) {
 	}
 }
 
-// minLife is how long a worker lives at least, whatever a Director says of idling.
-const minLife = time.Minute
-
 // idleLeft returns how much longer the worker may be idle, which it has been for
 // so long. ends is false if it may for ever.
-func (w *worker) idleLeft(now time.Time, idle time.Duration) (left time.Duration, ends bool) {
-	own := w.cfg.IdleTimeout
-	if w.director == nil {
-		return own - idle, own > 0
+func (w *worker) idleLeft(idle time.Duration) (left time.Duration, ends bool) {
+	most := w.cfg.IdleTimeout
+	if w.director != nil {
+		_, most = w.director.Orders(most)
 	}
-	_, most := w.director.Orders(own)
-	left = most - idle
-	if own <= 0 || most < own {
-		left = max(left, minLife-now.Sub(w.began))
-	}
-	return left, most > 0
+	return most - idle, most > 0
 }
 
 // heed ends the worker if it is told to.
