@@ -43,6 +43,7 @@ type Queue struct {
 	checkpoint time.Duration
 	pair       *peersync.Engine
 	audit      *auditor
+	fleet      *fleet     // nil: there is none
 	taking     sync.Mutex // one take-over at a time
 	stealAt    time.Time  // not before; the loop's
 	shareAt    time.Time  // the same
