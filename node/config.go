@@ -48,7 +48,8 @@ type Config struct {
 	Insecure bool
 	// DataDir holds the database; one process at a time uses it.
 	DataDir string `flag:"data-dir" validate:"required"`
-	// Workers is how many cores compute in this process; -1 is all of them.
+	// Workers is how many cores compute in this process; -1 is all of them, and
+	// none with a fleet.
 	Workers int `flag:"workers" validate:"min=-1,max=4096"`
 	// Retention is how long a job is kept after its end.
 	Retention time.Duration `flag:"retention" validate:"min=1s"`
@@ -61,6 +62,8 @@ type Config struct {
 	// AuditRate is the share of what workers compute that this node computes
 	// again to check it; 0 is off. Values that differ are recomputed all the same.
 	AuditRate float64 `flag:"audit-rate" validate:"min=0,max=1"`
+	// Fleet says which workers the node starts as its work needs them.
+	Fleet Fleet
 	// Limits bound what clients can ask for.
 	Limits jobs.Limits
 }
@@ -83,6 +86,9 @@ func Default() Config {
 
 // Cores returns how many cores compute.
 func (c Config) Cores() int {
+	if c.Workers < 0 && c.Fleet.on() {
+		return 0
+	}
 	if c.Workers < 0 {
 		return runtime.NumCPU()
 	}
@@ -120,7 +126,7 @@ func (c Config) Validate() error {
 	if len(c.Join) > 0 && c.Gossip == "" {
 		errs = append(errs, errors.New("--join needs --gossip: an address of this node, HOST:PORT, for the peer to answer to"))
 	}
-	errs = append(errs, c.checkOpen())
+	errs = append(errs, c.checkOpen(), c.Fleet.check(c.Cluster))
 	def := jobs.DefaultLimits()
 	for _, l := range []struct {
 		flag string

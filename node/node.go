@@ -43,6 +43,7 @@ type Node struct {
 	store    *store.Store
 	queue    *Queue
 	pair     *peersync.Engine
+	fleet    *fleet // nil: it has none
 	api      *web.Server
 	server   *http.Server
 	listener net.Listener
@@ -91,13 +92,17 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	}
 	n.queue = newQueue(cfg, st, parts.Now, parts.Log, newCache(cfg.CacheEntries), n.keys)
 	n.pair = n.queue.pair
+	if n.fleet, err = n.newFleet(); err != nil {
+		return nil, errors.Join(err, n.listener.Close(), st.Close())
+	}
+	n.queue.fleet = n.fleet
 	if err := n.gossip(); err != nil {
 		return nil, errors.Join(err, n.listener.Close(), st.Close())
 	}
-	watcher.queue, watcher.pair = n.queue, n.pair
-	n.api = web.New(web.Config{
+	watcher.queue, watcher.pair, watcher.fleet = n.queue, n.pair, n.fleet
+	apiConfig := web.Config{
 		Queue: n.queue, Reader: n.queue, Leaser: n.queue,
-		Status: &status{cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys},
+		Status: &status{cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys, fleet: n.fleet},
 		Sign: func(j jobs.Job) (receipt.Signed, error) {
 			r, err := receipt.Of(j, cfg.Name)
 			if err != nil {
@@ -107,7 +112,11 @@ func New(cfg Config, parts Parts) (*Node, error) {
 		},
 		NewID: n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
 		Keeper: n.keeper(), Peer: n.pair.Handler(),
-	})
+	}
+	if n.fleet != nil {
+		apiConfig.Fleet = n.fleet
+	}
+	n.api = web.New(apiConfig)
 	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
 	web.Tune(n.server)
 	return n, nil
@@ -161,6 +170,7 @@ func (g gate) Enrol(token, worker string) (string, time.Time, bool) {
 type hook struct {
 	queue *Queue
 	pair  *peersync.Engine
+	fleet *fleet
 }
 
 func (h *hook) stamped(changed []jobs.Changed) {
@@ -173,6 +183,7 @@ func (h *hook) committed(changed []jobs.Changed) {
 	if h.pair != nil {
 		h.pair.Committed(changed)
 		h.queue.watch.committed(changed)
+		h.fleet.worked(changed)
 	}
 }
 

@@ -31,11 +31,14 @@ func (q *Queue) Load() peersync.Load {
 	mine := q.store.CountsOf(q.node)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l := peersync.Load{Leased: int64(q.table.Leased()), Remaining: mine.Remaining}
+	l := peersync.Load{Leased: int64(q.table.Leased()), Remaining: mine.Remaining, Fleet: q.fleet.shared()}
 	l.Waiting = max(mine.Open-l.Leased, 0)
 	for key, s := range q.workers {
 		cores := int64(max(s.worker.Cores, 1))
 		l.Workers += cores
+		if drains, _ := q.drains(&s.worker); drains {
+			continue
+		}
 		l.FreeLanes += max(cores-int64(q.table.LeasesOf(key)), 0)
 	}
 	return l

@@ -43,6 +43,7 @@ type Queue struct {
 	checkpoint time.Duration
 	pair       *peersync.Engine
 	audit      *auditor
+	fleet      *fleet     // nil: there is none
 	taking     sync.Mutex // one take-over at a time
 	stealAt    time.Time  // not before; the loop's
 	shareAt    time.Time  // the same
@@ -57,6 +58,7 @@ type Queue struct {
 	mu      sync.Mutex // guards the rest; never held over a call of the store
 	table   *lease.Table
 	workers map[string]*seen // by their keys
+	told    map[string]told  // what workers of the fleet are told, by their names
 	wake    chan struct{}    // closed when a job becomes available, nil if nobody waits
 	waiters int              // calls that wait for it
 	stepped time.Time        // the last step
@@ -69,8 +71,9 @@ type Queue struct {
 
 // seen is when a worker last called, and what it said of itself.
 type seen struct {
-	worker jobs.Worker
-	at     time.Time
+	worker   jobs.Worker
+	at       time.Time
+	leasedAt time.Time // when it got its first lease here
 }
 
 // newQueue returns a queue over s. The window is filled by the first steps.
@@ -181,6 +184,9 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 		if err := q.admit(w); err != nil {
 			return nil, err
 		}
+		if q.rest(ctx, w, timeout) {
+			return nil, nil
+		}
 		leases, more := q.grant(w, c)
 		if len(leases) > 0 {
 			return q.received(ctx, w, leases), nil
@@ -243,7 +249,7 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 		return nil, nil
 	}
 	q.saw(now, w)
-	if q.barred {
+	if drains, _ := q.drains(&w); q.barred || drains {
 		c.Jobs = 0
 	}
 	leases := q.table.Grant(now, w.Key(), c, ttlOf(w))
@@ -251,6 +257,9 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 		q.wantPage()
 	}
 	if len(leases) > 0 {
+		if s := q.workers[w.Key()]; s.leasedAt.IsZero() {
+			s.leasedAt = now
+		}
 		return leases, nil
 	}
 	if q.wake == nil {

@@ -82,6 +82,7 @@ func (n *Node) Run(ctx context.Context) error {
 	helping := start(func() error { return n.help(work) })
 	auditing := start(func() error { return n.queue.audit.run(work) })
 	rekeying := start(func() error { return n.rekey(work) })
+	fleeting := start(func() error { return n.fleet.run(work) })
 	api := start(func() error {
 		listener := n.listener
 		if n.keys != nil {
@@ -102,6 +103,7 @@ func (n *Node) Run(ctx context.Context) error {
 	case <-pair.done:
 	case <-helping.done:
 	case <-auditing.done:
+	case <-fleeting.done:
 	case <-api.done:
 	}
 	stopServe()
@@ -111,7 +113,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.queue.stop()
 	n.pair.Stop()
 	stopWork()
-	for _, p := range []*part{computing, auditing, loops, keep, helping, rekeying, pair} {
+	for _, p := range []*part{fleeting, computing, auditing, loops, keep, helping, rekeying, pair} {
 		if !p.wait(drainTimeout) {
 			fail(errors.New("a part did not stop in time"))
 		}

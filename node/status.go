@@ -29,6 +29,7 @@ type status struct {
 	store     *store.Store
 	now       func() time.Time
 	keys      *keys.Keys // nil: no certificate
+	fleet     *fleet     // nil: none
 
 	mu       sync.Mutex // guards the rest
 	oldest   *time.Time
@@ -62,7 +63,7 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 		Alarms:     s.queue.alarms.Load() + s.store.Disagreements(),
 		WorkerList: workers,
 		Audit:      s.queue.audit.status(),
-		Fleet:      api.FleetStatus{Kind: "none", Instances: []api.Instance{}},
+		Fleet:      s.fleet.status(statusDecisions),
 		Cache: api.CacheStatus{
 			Enabled: s.cfg.CacheEntries > 0, Entries: s.queue.cache.len(), Max: s.cfg.CacheEntries,
 			Resumed: s.queue.cache.resumed.Load(),

@@ -72,7 +72,7 @@ type Load struct {
 	Leased    int64
 	FreeLanes int64
 	Workers   int64  // cores of its live workers
-	Fleet     []byte // the scheduler's ledger, nil if unchanged
+	Fleet     []byte // what the scheduler shares, nil if unchanged
 }
 
 // Heartbeat is sent while a request is parked.

@@ -24,11 +24,11 @@ func (p *program) nodeCommand() *cli.Command {
 		Usage: "run a node: the queue, its API and dashboard, and workers in this process",
 		Description: "One process at a time uses a data folder. SIGTERM and Ctrl-C stop the node\n" +
 			"cleanly: what was acknowledged is on disk either way.",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the node, which it keeps for good", Value: def.Name},
 			&cli.StringFlag{Name: "listen", Usage: "`HOST:PORT` of the API", Value: def.Listen},
 			&cli.StringFlag{Name: "data-dir", Usage: "`FOLDER` of the database; it is made if it is not there", Value: def.DataDir},
-			&cli.IntFlag{Name: "workers", Usage: "compute on `N` cores; 0 computes nothing here", Value: def.Workers, DefaultText: "one per CPU"},
+			&cli.IntFlag{Name: "workers", Usage: "compute on `N` cores; 0 computes nothing here", Value: def.Workers, DefaultText: "one per CPU, 0 with a fleet"},
 			&cli.DurationFlag{Name: "retention", Usage: "keep jobs and their values for `DURATION` after their end", Value: def.Retention},
 			&cli.StringFlag{Name: "gossip", Usage: "`HOST:PORT` that the peer joins, UDP and TCP", Value: defaultGossip, Category: groupPair},
 			&cli.BoolFlag{Name: "gossip-muted", Usage: "for tests: once the peer is found gossip tells nothing more", Hidden: true, Category: groupPair},
@@ -52,7 +52,7 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.GenericFlag{Name: "max-store-bytes", Usage: "`SIZE` of the database; 0 is as much as the disk has", Value: &size{def.Limits.StoreBytes}, Category: groupLimits},
 			&cli.GenericFlag{Name: "log-format", Usage: "`FORMAT`: auto, text, json; auto is text on a terminal", Value: &choice{"auto", []string{"auto", "text", "json"}}, Category: groupLog},
 			&cli.GenericFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn, error", Value: &choice{"info", []string{"debug", "info", "warn", "error"}}, Category: groupLog},
-		},
+		}, fleetFlags()...),
 		Action: p.node,
 	}
 }
@@ -72,6 +72,7 @@ func nodeConfig(c *cli.Context) node.Config {
 		}
 	}
 	cfg.Cluster, cfg.CompareInterval = c.String("cluster"), c.Duration("compare-interval")
+	cfg.Fleet = fleetConfig(c)
 	cfg.Limits.DataBytes = c.Generic("max-data-bytes").(*size).n
 	cfg.Limits.Top = c.Int("max-top")
 	cfg.Limits.BatchJobs = c.Int("max-batch-jobs")

@@ -52,6 +52,9 @@ func (k *Keys) Identify(text string) (role, name string, ok bool) {
 		return "", "", false
 	}
 	if strings.HasPrefix(text, credentialPrefix) {
+		if c, ok := k.open(kindPass, text); ok {
+			return Worker, c.Name, true
+		}
 		c, ok := k.open(kindWorker, text)
 		if !ok {
 			return "", "", false
@@ -73,6 +76,12 @@ const Enrolled = "enrolled"
 // name, good until ends. ok is false if the token is no worker's or the name is
 // none.
 func (k *Keys) Enrol(token, worker string) (text string, ends time.Time, ok bool) {
+	if c, ok := k.open(kindPass, token); ok {
+		if c.Name != worker {
+			return "", time.Time{}, false
+		}
+		return k.Admit(worker)
+	}
 	t, found := k.find(token)
 	if !found || t.Role != Worker || !goodName(worker) {
 		return "", time.Time{}, false
