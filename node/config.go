@@ -48,6 +48,9 @@ type Config struct {
 	Insecure bool
 	// DataDir holds the database; one process at a time uses it.
 	DataDir string `flag:"data-dir" validate:"required"`
+	// Binaries is a folder with this program for other architectures, which the
+	// node gives to instances: workmanager-linux-amd64, workmanager-linux-arm64.
+	Binaries string `flag:"binaries"`
 	// Workers is how many cores compute in this process; -1 is all of them, and
 	// none with a fleet.
 	Workers int `flag:"workers" validate:"min=-1,max=4096"`

@@ -49,6 +49,9 @@ type Node struct {
 	listener net.Listener
 	keys     *keys.Keys // nil: it is open
 	reload   <-chan os.Signal
+	// programs are what instances run, and admission lets them in; nil: no fleet of EC2.
+	programs  *programs
+	admission *admission
 }
 
 // New opens the store and the listener of a node and wires its parts. It
@@ -67,6 +70,16 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	if err := n.openKeys(); err != nil {
 		return nil, err
 	}
+	var err error
+	if n.programs, err = openPrograms(cfg.Binaries); err != nil {
+		return nil, err
+	}
+	made := false
+	defer func() {
+		if !made {
+			_ = n.programs.close() // the error that ends this says more
+		}
+	}()
 	watcher := &hook{}
 	st, err := store.Open(context.Background(), cfg.DataDir, store.Options{
 		Node: cfg.Name, Now: parts.Now, Limits: cfg.Limits, Log: parts.Log, DSN: parts.StoreDSN,
@@ -111,7 +124,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 			return r.Sign(signing)
 		},
 		NewID: n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
-		Keeper: n.keeper(), Peer: n.pair.Handler(),
+		Keeper: n.keeper(), Instances: n.instances(), Programs: n.programs, Peer: n.pair.Handler(),
 	}
 	if n.fleet != nil {
 		apiConfig.Fleet = n.fleet
@@ -119,6 +132,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	n.api = web.New(apiConfig)
 	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
 	web.Tune(n.server)
+	made = true
 	return n, nil
 }
 
@@ -150,7 +164,7 @@ func (n *Node) keeper() web.Keeper {
 }
 
 // gate is the keys, but that no worker may take the name of a node: those of
-// the nodes themselves go by it.
+// the nodes themselves go by it. Nor that of an instance.
 type gate struct {
 	*keys.Keys
 	n *Node
@@ -158,12 +172,18 @@ type gate struct {
 
 // Enrol exchanges a token for a worker's credential. See web.Keeper.
 func (g gate) Enrol(token, worker string) (string, time.Time, bool) {
-	for _, node := range []string{g.n.cfg.Name, g.n.pair.Peer().Node} {
-		if strings.EqualFold(worker, node) {
-			return "", time.Time{}, false
-		}
+	if !g.mayEnrol(worker) {
+		return "", time.Time{}, false
 	}
 	return g.Keys.Enrol(token, worker)
+}
+
+// instances lets workers in by what they are, nil if there is no fleet of EC2.
+func (n *Node) instances() web.Instances {
+	if n.admission == nil || n.keys == nil {
+		return nil
+	}
+	return n.admission
 }
 
 // hook passes commits on to those who are made after the store.

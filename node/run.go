@@ -59,6 +59,7 @@ func Tune(cfg Config) {
 // called once.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.listener.Close() //nolint:errcheck // the server has closed it
+	defer n.programs.close() //nolint:errcheck // they were read only
 	serve, stopServe := context.WithCancel(ctx)
 	defer stopServe()
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))

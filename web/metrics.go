@@ -198,7 +198,7 @@ func (c snapshot) Collect(ch chan<- prometheus.Metric) {
 // library registers globally is not ours to promise.
 func (s *Server) metrics() http.Handler {
 	process := prometheus.NewRegistry()
-	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	process.MustRegister(s.sent.requests, s.sent.bytes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s.serve(func(w http.ResponseWriter, r *http.Request) error {
 		status, err := s.cfg.Status.Status(r.Context())
 		if err != nil {

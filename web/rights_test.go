@@ -61,6 +61,8 @@ var rights = map[string]string{
 	"POST /login":                   "ncoewp",
 	"POST /logout":                  "ncoewp",
 	"POST /worker/enrol":            "e",
+	"GET /worker/binary/{arch}":     "ncoewp",
+	"POST /worker/enrol/instance":   "n", // the instance itself is looked at
 	"GET /peer/changes":             "p",
 	"POST /peer/gc":                 "p",
 	"POST /peer/steal":              "p",
@@ -265,7 +267,7 @@ func TestRights(t *testing.T) {
 				continue
 			}
 			method, path, _ := strings.Cut(pattern, " ")
-			path = strings.NewReplacer("{$}", "", "{id}", "0193a2c4-7e21-7c3e-9b1a-5d2f60c4e801", "{name}", "style.css").Replace(path)
+			path = strings.NewReplacer("{$}", "", "{id}", "0193a2c4-7e21-7c3e-9b1a-5d2f60c4e801", "{name}", "style.css", "{arch}", "mips").Replace(path)
 			for _, path := range []string{path, path + "?x=1"} {
 				tried++
 				resp, err := call(method, path)

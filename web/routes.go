@@ -22,6 +22,7 @@ const (
 	users     = Client | Operator
 	operators = Operator
 	enrolling = Enrol
+	unknown   = nobody // by what it shows; the handler looks at what it is
 	workers   = Worker
 	peers     = Peer
 )
@@ -63,7 +64,9 @@ func (s *Server) table() []route {
 		{"POST /logout", anyone, s.serve(s.logout)},
 
 		// Between our own processes.
+		{"GET /worker/binary/{arch}", anyone, s.serve(s.program)},
 		{"POST /worker/enrol", enrolling, s.serve(s.enrol)},
+		{"POST /worker/enrol/instance", unknown, s.serve(s.enrolInstance)},
 		{"POST /worker/lease", workers, handleJSON(s, maxLeaseBody, s.lease)},
 		{"POST /worker/report", workers, handleJSON(s, maxReportBody, s.report)},
 		{"/peer/", peers, s.peer()},

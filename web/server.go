@@ -36,6 +36,10 @@ type Config struct {
 	Log      *slog.Logger
 	// Keeper knows who calls; nil is for loopback: everybody may do everything.
 	Keeper Keeper
+	// Instances lets in the workers of a fleet of EC2; nil: there is none.
+	Instances Instances
+	// Programs has what instances run; nil: there is none.
+	Programs Programs
 	// Peer answers what the other node asks, below /peer/; nil: nobody does.
 	Peer http.Handler
 }
@@ -55,6 +59,8 @@ type Server struct {
 
 	waiting     atomic.Int64 // long polls and streams open
 	largeBodies atomic.Int64 // bodies in flight that hold a large buffer
+	sending     atomic.Int64 // programs that are being sent
+	sent        programFigures
 	events      hub
 }
 
@@ -63,7 +69,7 @@ func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection()}
+	s := &Server{cfg: cfg, log: cfg.Log, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), sent: newProgramFigures()}
 	s.ending, s.end = context.WithCancel(context.Background())
 	s.events.init(s)
 	s.routes = s.table()

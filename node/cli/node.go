@@ -29,6 +29,7 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "listen", Usage: "`HOST:PORT` of the API", Value: def.Listen},
 			&cli.StringFlag{Name: "data-dir", Usage: "`FOLDER` of the database; it is made if it is not there", Value: def.DataDir},
 			&cli.IntFlag{Name: "workers", Usage: "compute on `N` cores; 0 computes nothing here", Value: def.Workers, DefaultText: "one per CPU, 0 with a fleet"},
+			&cli.StringFlag{Name: "binaries", Usage: "`FOLDER` with workmanager-linux-arm64 and -amd64, for instances of another architecture than this machine's"},
 			&cli.DurationFlag{Name: "retention", Usage: "keep jobs and their values for `DURATION` after their end", Value: def.Retention},
 			&cli.StringFlag{Name: "gossip", Usage: "`HOST:PORT` that the peer joins, UDP and TCP", Value: defaultGossip, Category: groupPair},
 			&cli.BoolFlag{Name: "gossip-muted", Usage: "for tests: once the peer is found gossip tells nothing more", Hidden: true, Category: groupPair},
@@ -63,6 +64,7 @@ func nodeConfig(c *cli.Context) node.Config {
 	cfg.Workers, cfg.Retention, cfg.CacheEntries = c.Int("workers"), c.Duration("retention"), c.Int("cache")
 	cfg.CheckpointInterval, cfg.AuditRate = c.Duration("checkpoint-interval"), c.Float64("audit-rate")
 	cfg.Gossip, cfg.GossipOptional, cfg.Join = c.String("gossip"), !c.IsSet("gossip") && !c.IsSet("join"), c.StringSlice("join")
+	cfg.Binaries = c.String("binaries")
 	cfg.Advertise, cfg.GossipMuted = c.String("advertise"), c.Bool("gossip-muted")
 	cfg.Keys = keys.Files{Dir: c.String("keys"), Cert: c.String("tls-cert"), Key: c.String("tls-key"), CA: c.String("tls-ca")}
 	cfg.Insecure = c.Bool("insecure")

@@ -22,6 +22,9 @@ const (
 	// login to the dashboard is.
 	WorkerTTL  = time.Hour
 	SessionTTL = 12 * time.Hour
+	// InstanceTTL is how long the credential of an instance is good: it cannot be
+	// revoked, and the instance shows again that it is one.
+	InstanceTTL = 15 * time.Minute
 
 	credentialPrefix = "wmc_"
 	maxCredential    = 1024
@@ -32,14 +35,15 @@ const (
 type kind string
 
 const (
-	kindWorker  kind = "worker"
-	kindSession kind = "session"
+	kindWorker   kind = "worker"
+	kindInstance kind = "instance"
+	kindSession  kind = "session"
 )
 
 // credential is what is signed.
 type credential struct {
 	Kind  kind   `json:"k"`
-	Token string `json:"t"` // id of the token that bought it
+	Token string `json:"t"` // id of the token that bought it; "" of an instance
 	Name  string `json:"n,omitempty"`
 	Ends  int64  `json:"e"` // unix seconds
 	Nonce string `json:"r"` // so that no two are alike
@@ -54,6 +58,9 @@ func (k *Keys) Identify(text string) (role, name string, ok bool) {
 	if strings.HasPrefix(text, credentialPrefix) {
 		if c, ok := k.open(kindPass, text); ok {
 			return Worker, c.Name, true
+		}
+		if c, ok := k.open(kindInstance, text); ok {
+			return Enrolled, c.Name, true
 		}
 		c, ok := k.open(kindWorker, text)
 		if !ok {
@@ -87,6 +94,16 @@ func (k *Keys) Enrol(token, worker string) (text string, ends time.Time, ok bool
 		return "", time.Time{}, false
 	}
 	return k.sign(kindWorker, t, worker, WorkerTTL)
+}
+
+// EnrolInstance returns a credential of the worker on an instance, good until
+// ends. Whether it is ours is for the caller to know. ok is false if the name is
+// none, or there is nothing to sign with.
+func (k *Keys) EnrolInstance(id string) (text string, ends time.Time, ok bool) {
+	if !goodName(id) {
+		return "", time.Time{}, false
+	}
+	return k.sign(kindInstance, Token{}, id, InstanceTTL)
 }
 
 // Login exchanges a client's or operator's token for a session of the dashboard.

@@ -359,6 +359,13 @@ type EnrolRequest struct {
 	Name string `json:"name"`
 }
 
+// EnrolInstanceRequest is the body of POST /worker/enrol/instance: where the
+// worker runs, by the instance's metadata.
+type EnrolInstanceRequest struct {
+	Instance string `json:"instance" validate:"min=1,max=63"`
+	Slot     *int   `json:"slot,omitempty" validate:"omitempty,min=0,max=100000"`
+}
+
 // EnrolResponse is a worker's credential, which it shows as a Bearer token.
 type EnrolResponse struct {
 	Name       string    `json:"name"`
