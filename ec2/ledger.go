@@ -140,8 +140,10 @@ func (l *ledger) asides(now time.Time) []string {
 	return out
 }
 
-// maxShare bounds what a share unpacks to.
-const maxShare = 256 << 10
+const (
+	maxShare   = 256 << 10 // bytes that a share unpacks to
+	maxSeconds = 1 << 31   // that it says: more of them are no time.Duration
+)
 
 // share is what one node's scheduler tells the other's. It fits the heartbeat
 // of the pair, whatever the fleet: see TestShare_fits.
@@ -168,7 +170,7 @@ func readWorker(now time.Time, text string) (Worker, error) {
 		return w, fmt.Errorf("read worker %.100q: %w", text, err)
 	}
 	if w.Leased = leased >= 0; w.Leased {
-		w.LeasedAt = now.Add(-time.Duration(leased) * time.Second)
+		w.LeasedAt = now.Add(-time.Duration(min(leased, maxSeconds)) * time.Second)
 	}
 	return w, nil
 }
@@ -203,7 +205,7 @@ func (s share) orders() Orders {
 	for _, text := range s.Idle {
 		id, seconds, _ := strings.Cut(text, " ")
 		if n, err := strconv.Atoi(seconds); err == nil {
-			o.Idle[id] = time.Duration(n) * time.Second
+			o.Idle[id] = time.Duration(min(max(n, 0), maxSeconds)) * time.Second
 		}
 	}
 	return o
