@@ -22,6 +22,8 @@ type Keeper interface {
 	Session(text string) (role, name string, ok bool)
 	// Login exchanges a token for a session of the dashboard.
 	Login(token string) (session string, ends time.Time, ok bool)
+	// Logout ends one, here.
+	Logout(session string)
 	// Enrol exchanges a token for the credential of a worker of that name.
 	Enrol(token, worker string) (credential string, ends time.Time, ok bool)
 }
@@ -116,6 +118,9 @@ const (
 	plainCookie  = "workmanager"
 )
 
+// challenge says to whoever showed nothing what to show.
+const challenge = `Bearer realm="workmanager"`
+
 // guard lets only those callers through that may call a route.
 func (s *Server) guard(may Role, h http.Handler) http.Handler {
 	keeper := s.cfg.Keeper
@@ -126,7 +131,7 @@ func (s *Server) guard(may Role, h http.Handler) http.Handler {
 		c, why := s.caller(r)
 		if c.Role&may == 0 {
 			if c.Role == nobody {
-				w.Header().Set("WWW-Authenticate", `Bearer realm="workmanager"`)
+				w.Header().Set("WWW-Authenticate", challenge)
 				if why == "" {
 					why = "nothing was shown"
 				}
@@ -173,17 +178,6 @@ func (s *Server) caller(r *http.Request) (c Caller, why string) {
 	return Caller{Role: nobody}, ""
 }
 
-// admitted reports whether the caller of a long answer may still have it: its
-// token may have been revoked meanwhile.
-func (s *Server) admitted(r *http.Request) bool {
-	was, asked := CallerOf(r.Context())
-	if !asked {
-		return true
-	}
-	now, _ := s.caller(r)
-	return now == was
-}
-
 func cookieName(r *http.Request) string {
 	if r.TLS != nil {
 		return secureCookie
@@ -227,6 +221,9 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
 
 // logout answers POST /logout.
 func (s *Server) logout(w http.ResponseWriter, r *http.Request) error {
+	if text := sessionOf(r); s.cfg.Keeper != nil && text != "" {
+		s.cfg.Keeper.Logout(text)
+	}
 	setSession(w, r, "", -time.Second)
 	return seeOther(w, r, "/login")
 }
@@ -253,7 +250,7 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) error {
 	_, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	credential, ends, ok := s.cfg.Keeper.Enrol(strings.TrimSpace(token), req.Name)
 	if !ok {
-		return jobs.Invalid("body", "name", "value_error.name", "%q cannot be a worker's name: 1 to 63 letters, digits, '.', '-' or '_', and no node's", clip(req.Name))
+		return jobs.Invalid("body", "name", "value_error.name", "%q cannot be this worker's name: 1 to 63 letters, digits, '.', '-' or '_', no node's, and what the token is for if it is for one", clip(req.Name))
 	}
 	return s.reply(w, r, &api.EnrolResponse{Name: req.Name, Credential: credential, ExpiresAt: ends, TTLSeconds: time.Until(ends).Seconds()})
 }

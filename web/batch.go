@@ -52,6 +52,7 @@ type batchRun struct {
 	stop  context.CancelFunc
 	rc    *http.ResponseController
 	body  *body
+	may   func() bool // the caller still may
 	ack   jobs.Ack
 	key   string // of the whole batch, "" for none
 	spool *spool
@@ -76,7 +77,7 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p := params{r: r, limits: &s.cfg.Limits}
-	b := &batchRun{s: s, ack: p.ack(), key: p.key(), rc: controller(w)}
+	b := &batchRun{s: s, may: func() bool { return s.admitted(r) }, ack: p.ack(), key: p.key(), rc: controller(w)}
 	if err := p.wrong.err(); err != nil {
 		return err
 	}
@@ -187,6 +188,10 @@ func (b *batchRun) parse() {
 	}()
 	for {
 		n, err := b.body.Read(buf[end:])
+		if !b.may() {
+			last = errRevoked()
+			return
+		}
 		scanned := end
 		end += n
 		for {

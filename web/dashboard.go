@@ -53,7 +53,6 @@ func (d document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("ETag", d.etag)
 	h.Set("Cache-Control", "no-cache")
 	h.Set("Content-Security-Policy", pagePolicy)
-	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	if holds(r.Header.Values("If-None-Match"), d.etag) {

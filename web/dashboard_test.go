@@ -37,9 +37,10 @@ func busyStatus() api.Status {
 		RateIterations: 6.4e6, RateCompleted: 6.3, RateEnqueued: 0.4,
 		Retention: "720h0m0s", RetentionSecs: 2592000, StoreBytes: 41 << 20, WALBytes: 2 << 20, DiskFreeBytes: 88 << 30,
 		Writable: true, Cache: api.CacheStatus{Enabled: true, Entries: 5, Max: 1000, Hits: 21, Misses: 34},
-		WorkerList: []api.WorkerStatus{{Name: "a/0", Cores: 1, Leases: 4, Rate: 3.2e6, SeenAt: now}, {Name: "a/1", Cores: 1, Leases: 3, Rate: 3.2e6, SeenAt: now}},
-		Audit:      api.AuditStatus{Rate: 0.001, Checked: 31, Wrong: 2, Quarantined: []api.Quarantine{}, Alarms: []api.Alarm{}},
-		Fleet:      api.FleetStatus{Kind: "none", Instances: []api.Instance{}},
+		WorkerList:  []api.WorkerStatus{{Name: "a/0", Cores: 1, Leases: 4, Rate: 3.2e6, SeenAt: now}, {Name: "a/1", Cores: 1, Leases: 3, Rate: 3.2e6, SeenAt: now}},
+		Audit:       api.AuditStatus{Rate: 0.001, Checked: 31, Wrong: 2, Quarantined: []api.Quarantine{}, Alarms: []api.Alarm{}},
+		Fleet:       api.FleetStatus{Kind: "none", Instances: []api.Instance{}},
+		Certificate: &api.CertificateStatus{ExpiresAt: now, CAExpiresAt: now.Add(10 * 365 * 24 * time.Hour)},
 		Peer: api.PeerStatus{
 			Node: "b", Session: "catchup", Since: &oldest, Reason: "catchup: the peer is catching up", API: "127.0.0.1:5001", Gossip: "127.0.0.1:7947",
 			Alive: true, HeardAt: &now, Heard: true, Waiting: 80, Leased: 1, Workers: 1,

@@ -207,12 +207,9 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 		case <-jobTick:
 			b = s.changed(r.Context(), jobsWatched)
 		case <-comment.C:
-			if !s.admitted(r) {
-				return nil
-			}
 			b = []byte(": still here\n\n")
 		}
-		if len(b) > 0 && !send(b) {
+		if len(b) > 0 && (!s.admitted(r) || !send(b)) {
 			return nil
 		}
 	}

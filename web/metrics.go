@@ -154,6 +154,13 @@ var figures = []figure{
 		one(func(s *api.Status) int { return s.Cache.Entries })},
 	{"workmanager_cache_max_entries", "Results the cache may hold, 0 if it is off.", prometheus.GaugeValue, nil,
 		one(func(s *api.Status) int { return yes(s.Cache.Enabled) * s.Cache.Max })},
+	{"workmanager_certificate_expiry_timestamp_seconds", "When a certificate ends, in seconds since 1970: node, of this node; authority, of the pair. None without TLS.", prometheus.GaugeValue, []string{"certificate"},
+		func(s *api.Status, set func(float64, ...string)) {
+			if c := s.Certificate; c != nil {
+				set(float64(c.ExpiresAt.Unix()), "node")
+				set(float64(c.CAExpiresAt.Unix()), "authority")
+			}
+		}},
 	{"workmanager_retention_seconds", "How long a job is kept after its end.", prometheus.GaugeValue, nil,
 		one(func(s *api.Status) float64 { return s.RetentionSecs })},
 	{"workmanager_start_time_seconds", "When this node started, in seconds since 1970.", prometheus.GaugeValue, nil,

@@ -75,6 +75,8 @@ func TestMetrics(t *testing.T) {
 		`workmanager_cache_misses_total 34`,
 		`workmanager_cache_entries 5`,
 		`workmanager_cache_max_entries 1000`,
+		`workmanager_certificate_expiry_timestamp_seconds{certificate="authority"} 2.110976521e+09`,
+		`workmanager_certificate_expiry_timestamp_seconds{certificate="node"} 1.795616521e+09`,
 		`workmanager_retention_seconds 2.592e+06`,
 		`workmanager_start_time_seconds 1.795612921e+09`,
 	}

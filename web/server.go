@@ -161,6 +161,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if srv, ok := r.Context().Value(http.ServerContextKey).(*http.Server); !ok || srv.WriteTimeout <= 0 {
 		_ = http.NewResponseController(rw).SetWriteDeadline(time.Now().Add(serverTimeout)) // not supported in tests without a connection
 	}
+	rw.Header()["X-Content-Type-Options"] = headerNoSniff
 	if err := s.origin.Check(r); err != nil {
 		s.fail(w, r, jobs.Errorf(jobs.CodeForbidden, "the request comes from a page of another origin"))
 		return
@@ -199,10 +200,11 @@ func (s *Server) hold(n int) (release func(), err error) {
 	return func() { s.waiting.Add(int64(-n)) }, nil
 }
 
-// untilStop returns ctx, done also when Stop is called.
+// untilStop returns ctx, done also when Stop is called or its caller is shut out.
 func (s *Server) untilStop(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	undo := context.AfterFunc(s.ending, cancel)
+	whileAdmitted(ctx, cancel)
 	return ctx, func() { undo(); cancel() }
 }
 

@@ -230,7 +230,7 @@ type keysMade struct {
 	Tokens map[string]string `json:"tokens"`
 }
 
-func initKeys(t *testing.T, dir string) (made keysMade) {
+func initKeys(t testing.TB, dir string) (made keysMade) {
 	t.Helper()
 	p := command(t, "init", "--out", dir, "--node", "a=127.0.0.1", "--node", "b=127.0.0.2", "-o", "json")
 	if err := json.Unmarshal([]byte(p.out.String()), &made); p.code != 0 || err != nil || len(made.Tokens) != 3 {
@@ -240,7 +240,7 @@ func initKeys(t *testing.T, dir string) (made keysMade) {
 }
 
 // secure returns a client that knows the authority of a pair.
-func secure(t *testing.T, dir string) *http.Client {
+func secure(t testing.TB, dir string) *http.Client {
 	t.Helper()
 	pool := x509.NewCertPool()
 	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
