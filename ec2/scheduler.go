@@ -70,36 +70,38 @@ type Scheduler struct {
 	p    Parts
 	wake chan struct{} // capacity 1: a job came in
 
-	mu         sync.Mutex // guards the rest; not held over calls
-	ledger     ledger
-	machines   map[string]*machine
-	arrivals   Arrivals
-	arrived    jobs.Work
-	met        bool // arrived was read once
-	lanes      float64
-	rate       float64 // iterations a second of one worker
-	boot       time.Duration
-	since      time.Time
-	leadSince  time.Time
-	leading    bool
-	lookedAt   time.Time
-	launches   []time.Time
-	unseen     int
-	paused     bool // by an operator
-	pauseUntil time.Time
-	pauseWhy   string
-	throttle   time.Duration
-	mostNow    int
-	mostUntil  time.Time
-	prices     map[Offer]float64
-	pricesAt   time.Time
-	direct     []Worker          // heard here
-	workers    map[string]Worker // heard at the other node
-	orders     Orders            // as given last
-	theirs     Orders            // as the other node's scheduler gave them
-	peerAway   bool
-	entries    []Entry // oldest first
-	last       Decision
+	mu        sync.Mutex // guards the rest; not held over calls
+	ledger    ledger
+	machines  map[string]*machine
+	arrivals  Arrivals
+	arrived   jobs.Work
+	met       bool // arrived was read once
+	lanes     float64
+	rate      float64 // iterations a second of one worker
+	boot      time.Duration
+	since     time.Time
+	leadSince time.Time
+	leading   bool
+	lookedAt  time.Time
+	launches  []time.Time
+	// launchCount and refusalCount are since the start.
+	launchCount, refusalCount int64
+	unseen                    int
+	paused                    bool // by an operator
+	pauseUntil                time.Time
+	pauseWhy                  string
+	throttle                  time.Duration
+	mostNow                   int
+	mostUntil                 time.Time
+	prices                    map[Offer]float64
+	pricesAt                  time.Time
+	direct                    []Worker          // heard here
+	workers                   map[string]Worker // heard at the other node
+	orders                    Orders            // as given last
+	theirs                    Orders            // as the other node's scheduler gave them
+	peerAway                  bool
+	entries                   []Entry // oldest first
+	last                      Decision
 }
 
 // machine is what is remembered of an instance.
@@ -629,6 +631,7 @@ func (s *Scheduler) launched(now time.Time, x Slot, i Instance, err error, d Dec
 			return at + i.ID + " is there already", false
 		}
 		s.launches = append(s.launches, now)
+		s.launchCount++
 		i.Slot, i.Gen, i.Offer = x.Slot, x.Gen, x.Offer
 		i.LaunchedAt = now
 		s.machines[i.ID] = &machine{Instance: i, bornAt: now, seenAt: now, untilSeen: now.Add(unseenTime), price: s.price(x.Offer)}
@@ -639,6 +642,7 @@ func (s *Scheduler) launched(now time.Time, x Slot, i Instance, err error, d Dec
 		return at + fmt.Sprintf("no answer (%v); the same is asked for next time", err), false
 	}
 	at += no.Error()
+	s.refusalCount++
 	switch no.Kind {
 	case Dead:
 		s.ledger.raise(x.Slot, markOf(x.Gen, true))
@@ -722,6 +726,8 @@ type Fleet struct {
 	Boot      time.Duration
 	DrainTime time.Duration
 	Spent     float64 // dollars today, as far as prices are known
+	Launched  int64   // since the start
+	Refused   int64   // launches that the cloud said no to, since the start
 	SeenAt    time.Time
 	Machines  []FleetMachine
 }
@@ -741,6 +747,7 @@ func (s *Scheduler) Fleet(now time.Time) Fleet {
 	f := Fleet{
 		Kind: s.cfg.Kind, Leader: s.leading, Min: s.cfg.Min, Max: s.cfg.Max, Want: s.last.Want, Have: s.last.Have, Boot: s.boot,
 		DrainTime: s.cfg.DrainTime(s.boot), Spent: s.spent(now), SeenAt: s.lookedAt,
+		Launched: s.launchCount, Refused: s.refusalCount,
 	}
 	switch {
 	case s.paused:

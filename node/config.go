@@ -61,6 +61,9 @@ type Config struct {
 	// AuditRate is the share of what workers compute that this node computes
 	// again to check it; 0 is off. Values that differ are recomputed all the same.
 	AuditRate float64 `flag:"audit-rate" validate:"min=0,max=1"`
+	// DebugListen is where profiles of the process are served, host:port of
+	// loopback; "" is nowhere.
+	DebugListen string `flag:"debug-listen"`
 	// Limits bound what clients can ask for.
 	Limits jobs.Limits
 }
@@ -120,7 +123,7 @@ func (c Config) Validate() error {
 	if len(c.Join) > 0 && c.Gossip == "" {
 		errs = append(errs, errors.New("--join needs --gossip: an address of this node, HOST:PORT, for the peer to answer to"))
 	}
-	errs = append(errs, c.checkOpen())
+	errs = append(errs, c.checkOpen(), c.checkDebug())
 	def := jobs.DefaultLimits()
 	for _, l := range []struct {
 		flag string

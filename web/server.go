@@ -36,6 +36,9 @@ type Config struct {
 	Log      *slog.Logger
 	// Keeper knows who calls; nil is for loopback: everybody may do everything.
 	Keeper Keeper
+	// Alive says what stands still in this node, nil if nothing does; nil: nobody
+	// looks. It answers at once.
+	Alive func() error
 	// Peer answers what the other node asks, below /peer/; nil: nobody does.
 	Peer http.Handler
 }
@@ -56,6 +59,7 @@ type Server struct {
 	waiting     atomic.Int64 // long polls and streams open
 	largeBodies atomic.Int64 // bodies in flight that hold a large buffer
 	events      hub
+	refused     refusals
 }
 
 // New returns a Server of cfg. It starts nothing.
