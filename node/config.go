@@ -67,6 +67,9 @@ type Config struct {
 	AuditRate float64 `flag:"audit-rate" validate:"min=0,max=1"`
 	// Fleet says which workers the node starts as its work needs them.
 	Fleet Fleet
+	// DebugListen is where profiles of the process are served, host:port of
+	// loopback; "" is nowhere.
+	DebugListen string `flag:"debug-listen"`
 	// Limits bound what clients can ask for.
 	Limits jobs.Limits
 }
@@ -129,7 +132,7 @@ func (c Config) Validate() error {
 	if len(c.Join) > 0 && c.Gossip == "" {
 		errs = append(errs, errors.New("--join needs --gossip: an address of this node, HOST:PORT, for the peer to answer to"))
 	}
-	errs = append(errs, c.checkOpen(), c.Fleet.check(c.Cluster))
+	errs = append(errs, c.checkOpen(), c.checkDebug(), c.Fleet.check(c.Cluster))
 	def := jobs.DefaultLimits()
 	for _, l := range []struct {
 		flag string

@@ -292,7 +292,7 @@ func (f *fleet) admit(instance string, slot int, from netip.Addr) error {
 func fleetStatus(f ec2.Fleet) api.FleetStatus {
 	st := api.FleetStatus{
 		Kind: f.Kind, Leader: f.Leader, Min: f.Min, Max: f.Max, Want: f.Want, Have: f.Have, Paused: f.Paused,
-		DrainSeconds: f.DrainTime.Seconds(), BootSeconds: f.Boot.Seconds(), SpentToday: f.Spent, SeenAt: instant(f.SeenAt),
+		DrainSeconds: f.DrainTime.Seconds(), BootSeconds: f.Boot.Seconds(), SpentToday: f.Spent, Launched: f.Launched, Refused: f.Refused, SeenAt: instant(f.SeenAt),
 		Instances: []api.Instance{},
 	}
 	sum, known := 0.0, true

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"workmanager/jobs"
@@ -30,6 +31,11 @@ type Parts struct {
 	Log *slog.Logger
 	// Reload makes the node read its keys again; nil: it only looks at the files.
 	Reload <-chan os.Signal
+	// Notify tells the service manager how the node is, in the words of
+	// sd_notify; nil: there is none. Watchdog is how often at least it wants to
+	// hear that the node works, 0 never.
+	Notify   func(state string) error
+	Watchdog time.Duration
 	// StoreDSN is appended to the database's data source name; tests put a
 	// failing file system below it.
 	StoreDSN string
@@ -52,6 +58,10 @@ type Node struct {
 	// programs are what instances run, and admission lets them in; nil: no fleet of EC2.
 	programs  *programs
 	admission *admission
+	status    *status
+	stepped   atomic.Int64 // when the loop stepped last, microseconds of now
+	debug     *debugServer // nil: none
+	notifier  notifier
 }
 
 // New opens the store and the listener of a node and wires its parts. It
@@ -66,7 +76,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	if parts.Log == nil {
 		parts.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, log: parts.Log, now: parts.Now, reload: parts.Reload}
+	n := &Node{cfg: cfg, log: parts.Log, now: parts.Now, reload: parts.Reload, notifier: notifier{parts.Notify, parts.Watchdog}}
 	if err := n.openKeys(); err != nil {
 		return nil, err
 	}
@@ -113,9 +123,10 @@ func New(cfg Config, parts Parts) (*Node, error) {
 		return nil, errors.Join(err, n.listener.Close(), st.Close())
 	}
 	watcher.queue, watcher.pair, watcher.fleet = n.queue, n.pair, n.fleet
+	n.status = &status{cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys, fleet: n.fleet}
 	apiConfig := web.Config{
 		Queue: n.queue, Reader: n.queue, Leaser: n.queue,
-		Status: &status{cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys, fleet: n.fleet},
+		Status: n.status, Alive: n.alive,
 		Sign: func(j jobs.Job) (receipt.Signed, error) {
 			r, err := receipt.Of(j, cfg.Name)
 			if err != nil {
@@ -132,6 +143,10 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	n.api = web.New(apiConfig)
 	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
 	web.Tune(n.server)
+	if n.debug, err = newDebug(cfg.DebugListen); err != nil {
+		n.pair.Stop()
+		return nil, errors.Join(err, n.listener.Close(), st.Close())
+	}
 	made = true
 	return n, nil
 }

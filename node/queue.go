@@ -66,7 +66,8 @@ type Queue struct {
 	early   early
 	barred  bool // no lease yet: the peer's jobs are not here
 
-	alarms atomic.Int64
+	alarms     atomic.Int64
+	leasesLost atomic.Int64
 }
 
 // seen is when a worker last called, and what it said of itself.
@@ -295,6 +296,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 	}
 	q.stepped = now
 	lost := q.table.Expire(now)
+	q.leasesLost.Add(int64(len(lost)))
 	for _, id := range lost {
 		q.lost = append(q.lost, loss{q.table.Work(id), q.table.Attempts(id)})
 	}

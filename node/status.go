@@ -69,7 +69,8 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 			Resumed: s.queue.cache.resumed.Load(),
 			Hits:    s.queue.cache.hits.Load(), Misses: s.queue.cache.misses.Load(),
 		},
-		Peer: peer,
+		Peer:       peer,
+		SinceStart: s.sinceStart(),
 	}
 	if s.keys != nil {
 		e := s.keys.Expiry()
@@ -85,6 +86,20 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 		st.WriteProblem = disk.Full.Error()
 	}
 	return st, nil
+}
+
+// sinceStart counts what this node has done. What was refused is web's to say.
+func (s *status) sinceStart() api.SinceStart {
+	c, m := s.store.Commits(), &s.queue.meter
+	since := api.SinceStart{
+		Enqueued: m.enqueued.Load(), Completed: m.completed.Load(), Iterations: float64(m.iterations.Load()),
+		LeasesLost: s.queue.leasesLost.Load(),
+		Commits:    api.CommitStatus{Count: c.Count, Rows: c.Rows, Seconds: c.Sum.Seconds(), Buckets: make([]api.CommitBucket, len(c.Bounds))},
+	}
+	for i, d := range c.Bounds {
+		since.Commits.Buckets[i] = api.CommitBucket{Seconds: d.Seconds(), Count: c.AtMost[i]}
+	}
+	return since
 }
 
 // peer returns the other node as this one sees it.

@@ -51,6 +51,10 @@ func busyStatus() api.Status {
 				CopiesDropped: 109, Strangers: 110, FloorRounds: 111, Stolen: 112, TakenOver: 113, Conflicts: 118,
 			},
 		},
+		SinceStart: api.SinceStart{
+			Enqueued: 119, Completed: 120, Iterations: 121, LeasesLost: 122,
+			Commits: api.CommitStatus{Count: 10, Rows: 123, Seconds: 0.5, Buckets: []api.CommitBucket{{Seconds: 0.001, Count: 4}, {Seconds: 0.1, Count: 9}}},
+		},
 	}
 }
 

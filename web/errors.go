@@ -84,6 +84,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		err = jobs.Errorf(jobs.CodeUnavailable, "the client gave up before the answer") // so nobody reads this
 	}
 	p, retry := problem(err)
+	s.refused.count(jobs.Code(p.Code))
 	if p.Status == http.StatusInternalServerError && h.Get(api.HeaderRequestID) == "" {
 		id := requestID()
 		h.Set(api.HeaderRequestID, id)

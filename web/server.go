@@ -40,6 +40,9 @@ type Config struct {
 	Instances Instances
 	// Programs has what instances run; nil: there is none.
 	Programs Programs
+	// Alive says what stands still in this node, nil if nothing does; nil: nobody
+	// looks. It answers at once.
+	Alive func() error
 	// Peer answers what the other node asks, below /peer/; nil: nobody does.
 	Peer http.Handler
 }
@@ -62,6 +65,7 @@ type Server struct {
 	sending     atomic.Int64 // programs that are being sent
 	sent        programFigures
 	events      hub
+	refused     refusals
 }
 
 // New returns a Server of cfg. It starts nothing.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
 
 	"workmanager/node"
@@ -51,6 +52,7 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.GenericFlag{Name: "max-line-bytes", Usage: "`SIZE` of one line of a batch", Value: &size{int64(def.Limits.BatchLineBytes)}, Category: groupLimits},
 			&cli.Int64Flag{Name: "max-open-jobs", Usage: "`N` jobs that have not ended; submits above it are refused", Value: def.Limits.OpenJobs, Category: groupLimits},
 			&cli.GenericFlag{Name: "max-store-bytes", Usage: "`SIZE` of the database; 0 is as much as the disk has", Value: &size{def.Limits.StoreBytes}, Category: groupLimits},
+			&cli.StringFlag{Name: "debug-listen", Usage: "serve profiles (pprof) at `HOST:PORT` of loopback", DefaultText: "nowhere", Category: groupLog},
 			&cli.GenericFlag{Name: "log-format", Usage: "`FORMAT`: auto, text, json; auto is text on a terminal", Value: &choice{"auto", []string{"auto", "text", "json"}}, Category: groupLog},
 			&cli.GenericFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn, error", Value: &choice{"info", []string{"debug", "info", "warn", "error"}}, Category: groupLog},
 		}, fleetFlags()...),
@@ -67,7 +69,7 @@ func nodeConfig(c *cli.Context) node.Config {
 	cfg.Binaries = c.String("binaries")
 	cfg.Advertise, cfg.GossipMuted = c.String("advertise"), c.Bool("gossip-muted")
 	cfg.Keys = keys.Files{Dir: c.String("keys"), Cert: c.String("tls-cert"), Key: c.String("tls-key"), CA: c.String("tls-ca")}
-	cfg.Insecure = c.Bool("insecure")
+	cfg.Insecure, cfg.DebugListen = c.Bool("insecure"), c.String("debug-listen")
 	if cfg.Keys.Given() && !c.IsSet("name") {
 		if name, err := keys.NodeName(cfg.Keys); err == nil { // else the node says what is wrong
 			cfg.Name = name
@@ -95,6 +97,16 @@ func (p *program) node(c *cli.Context) error {
 	log, text := p.logger(c)
 	node.Tune(cfg)
 	parts := node.Parts{Log: log}
+	if os.Getenv("NOTIFY_SOCKET") != "" { // systemd runs it
+		parts.Notify = func(state string) error {
+			_, err := daemon.SdNotify(false, state)
+			return err
+		}
+		var err error
+		if parts.Watchdog, err = daemon.SdWatchdogEnabled(false); err != nil {
+			log.Warn("the watchdog of systemd is not told that the node works", "err", err)
+		}
+	}
 	if cfg.Keys.Given() {
 		hup := make(chan os.Signal, 1)
 		signal.Notify(hup, syscall.SIGHUP)

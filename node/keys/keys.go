@@ -316,6 +316,9 @@ func (k *Keys) loadTLS() error {
 	return nil
 }
 
+// GossipKeys reads the keys of gossip in a node's folder, the one that sends first.
+func GossipKeys(dir string) ([][]byte, error) { return readRing(filepath.Join(dir, GossipFile)) }
+
 func (k *Keys) loadGossip() error {
 	ring, err := readRing(k.inDir(GossipFile))
 	if err != nil {
