@@ -43,6 +43,7 @@ type Node struct {
 	store    *store.Store
 	queue    *Queue
 	pair     *peersync.Engine
+	status   *status
 	api      *web.Server
 	server   *http.Server
 	listener net.Listener
@@ -95,9 +96,13 @@ func New(cfg Config, parts Parts) (*Node, error) {
 		return nil, errors.Join(err, n.listener.Close(), st.Close())
 	}
 	watcher.queue, watcher.pair = n.queue, n.pair
+	n.status = &status{
+		cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys,
+		history: newHistory(),
+	}
 	n.api = web.New(web.Config{
 		Queue: n.queue, Reader: n.queue, Leaser: n.queue,
-		Status: &status{cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys},
+		Status: n.status, Insight: n.status,
 		Sign: func(j jobs.Job) (receipt.Signed, error) {
 			r, err := receipt.Of(j, cfg.Name)
 			if err != nil {
