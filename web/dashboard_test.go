@@ -198,7 +198,7 @@ func TestRedoc_goes_to_docs(t *testing.T) {
 
 func TestAssets_refuses(t *testing.T) {
 	h := pageServer(t, fixedStatus{})
-	for _, target := range []string{"/assets/nothing.js", "/assets/index.html", "/assets/", "/assets/lib/x.js", "/assets/lib/", "/assets/lib/lib/uplot.js", "/assets/..%2fopenapi.yaml", "/assets/%00"} {
+	for _, target := range []string{"/assets/nothing.js", "/assets/index.html", "/assets/", "/assets/lib/x.js", "/assets/lib", "/assets/lib/lib/uplot.js", "/assets/..%2fopenapi.yaml", "/assets/%00"} {
 		if got := get(h, "GET", target); got.StatusCode != 404 {
 			t.Errorf("GET %s = %d, want 404", target, got.StatusCode)
 		}

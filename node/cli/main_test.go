@@ -180,10 +180,11 @@ func TestForecast(t *testing.T) {
 	at := func(d time.Duration) *time.Time { x := now.Add(d).UTC(); return &x }
 	for want, s := range map[string]api.Status{
 		"Nothing queued.": {Writable: true, Forecast: api.Forecast{Text: "Nothing queued"}},
+		"b unreachable for 9 s. 5 jobs clear in about 35 min.":                               {Writable: true, Forecast: api.Forecast{State: "split", Text: "b unreachable for 9 s", Reason: "5 jobs clear in about 35 min.", LeftSeconds: 2100, DoneAt: at(35 * time.Minute)}},
 		"3 jobs queued, measuring. No rate is known yet.":                                    {Writable: true, Forecast: api.Forecast{Text: "3 jobs queued, measuring", Reason: "No rate is known yet."}},
-		"12,480 jobs clear in about 35 min (14:35). 6.3/s done.":                             {Writable: true, Forecast: api.Forecast{Text: "12,480 jobs clear in about 35 min", Reason: "6.3/s done.", LeftSeconds: 2100, DoneAt: at(35 * time.Minute)}},
-		"2 jobs clear in about 5 s. 1/s done.":                                               {Writable: true, Forecast: api.Forecast{Text: "2 jobs clear in about 5 s", Reason: "1/s done.", LeftSeconds: 5, DoneAt: at(5 * time.Second)}},
-		"1 job clears in about 30 days (2026-12-25).":                                        {Writable: true, Forecast: api.Forecast{Text: "1 job clears in about 30 days", LeftSeconds: 2592000, DoneAt: at(720 * time.Hour)}},
+		"12,480 jobs clear in about 35 min (14:35). 6.3/s done.":                             {Writable: true, Forecast: api.Forecast{State: "draining", Text: "12,480 jobs clear in about 35 min", Reason: "6.3/s done.", LeftSeconds: 2100, DoneAt: at(35 * time.Minute)}},
+		"2 jobs clear in about 5 s. 1/s done.":                                               {Writable: true, Forecast: api.Forecast{State: "draining", Text: "2 jobs clear in about 5 s", Reason: "1/s done.", LeftSeconds: 5, DoneAt: at(5 * time.Second)}},
+		"1 job clears in about 30 days (2026-12-25).":                                        {Writable: true, Forecast: api.Forecast{State: "draining", Text: "1 job clears in about 30 days", LeftSeconds: 2592000, DoneAt: at(720 * time.Hour)}},
 		"Submits are refused: 1 MiB left on the disk, 64 MiB are kept free. Nothing queued.": {WriteProblem: "1 MiB left on the disk, 64 MiB are kept free", Forecast: api.Forecast{Text: "Nothing queued"}},
 	} {
 		if got := forecast(s, now); got != want {

@@ -273,7 +273,7 @@ func forecast(s api.Status, now time.Time) string {
 	}
 	f := s.Forecast
 	at := ""
-	if f.DoneAt != nil && f.LeftSeconds >= 60 {
+	if f.State == api.ForecastDraining && f.DoneAt != nil && f.LeftSeconds >= 60 {
 		at = " (" + clock(now, f.DoneAt.In(now.Location())) + ")"
 	}
 	return prefix + strings.TrimSpace(f.Text+at+". "+f.Reason)
