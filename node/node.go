@@ -123,10 +123,13 @@ func New(cfg Config, parts Parts) (*Node, error) {
 		return nil, errors.Join(err, n.listener.Close(), st.Close())
 	}
 	watcher.queue, watcher.pair, watcher.fleet = n.queue, n.pair, n.fleet
-	n.status = &status{cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys, fleet: n.fleet}
+	n.status = &status{
+		cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys,
+		fleet: n.fleet, history: newHistory(),
+	}
 	apiConfig := web.Config{
 		Queue: n.queue, Reader: n.queue, Leaser: n.queue,
-		Status: n.status, Alive: n.alive,
+		Status: n.status, Insight: n.status, Alive: n.alive,
 		Sign: func(j jobs.Job) (receipt.Signed, error) {
 			r, err := receipt.Of(j, cfg.Name)
 			if err != nil {

@@ -160,7 +160,7 @@ func (q *Queue) add(out []jobs.Outcome) {
 			added++
 		}
 	}
-	q.meter.enqueued.Add(int64(fresh))
+	q.meter.came(fresh, incoming(out))
 	q.meter.completed.Add(int64(done))
 	q.available(added)
 }

@@ -199,7 +199,7 @@ func (n *Node) loop(ctx context.Context) error {
 			now := n.now()
 			if now.Sub(sampled) >= time.Second || now.Before(sampled) {
 				sampled = now
-				n.queue.meter.tick(now)
+				n.status.tick(ctx, now)
 				err = n.queue.fillLower(ctx)
 			}
 			err = errors.Join(n.queue.step(ctx, now), err)

@@ -52,6 +52,15 @@ var words = []struct {
 	{Peer, "peer", "the certificate of a node of this pair"},
 }
 
+func roleWord(role Role) string {
+	for _, w := range words {
+		if w.role == role {
+			return w.word
+		}
+	}
+	return ""
+}
+
 func roleOf(word string) Role {
 	for _, w := range words {
 		if w.word == word {

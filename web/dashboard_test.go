@@ -1,12 +1,18 @@
 package web_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -85,13 +91,15 @@ func body(t *testing.T, resp *http.Response) string {
 
 func assetNames(t *testing.T) []string {
 	t.Helper()
-	entries, err := os.ReadDir("assets")
+	var names []string
+	err := fs.WalkDir(os.DirFS("assets"), ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			names = append(names, name)
+		}
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
 	}
 	return names
 }
@@ -106,13 +114,15 @@ func documents(t *testing.T) map[string]string {
 		"/openapi.json":    "application/json",
 	}
 	for _, name := range assetNames(t) {
-		switch _, ext, _ := strings.Cut(name, "."); ext {
+		switch _, ext, _ := strings.Cut(path.Base(name), "."); ext {
 		case "js":
 			found["/assets/"+name] = "text/javascript; charset=utf-8"
 		case "css":
 			found["/assets/"+name] = "text/css; charset=utf-8"
 		case "svg":
 			found["/assets/"+name] = "image/svg+xml"
+		case "txt", "":
+			found["/assets/"+name] = "text/plain; charset=utf-8"
 		}
 	}
 	return found
@@ -193,7 +203,7 @@ func TestRedoc_goes_to_docs(t *testing.T) {
 
 func TestAssets_refuses(t *testing.T) {
 	h := pageServer(t, fixedStatus{})
-	for _, target := range []string{"/assets/nothing.js", "/assets/index.html", "/assets/", "/assets/lib/x.js", "/assets/..%2fopenapi.yaml", "/assets/%00"} {
+	for _, target := range []string{"/assets/nothing.js", "/assets/index.html", "/assets/", "/assets/lib/x.js", "/assets/lib", "/assets/lib/lib/uplot.js", "/assets/..%2fopenapi.yaml", "/assets/%00"} {
 		if got := get(h, "GET", target); got.StatusCode != 404 {
 			t.Errorf("GET %s = %d, want 404", target, got.StatusCode)
 		}
@@ -211,8 +221,11 @@ func TestAssets_keep_to_the_policy(t *testing.T) {
 	foreign := regexp.MustCompile("(?i)\\b[a-z]+://|[\"'`(=]//[a-z]|\\burl\\(|@import")
 	inline := regexp.MustCompile(`(?i)<style|\sstyle=|<script(>|\s[^>]*>[^<])|\son[a-z]+=|javascript:`)
 	markup := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser|createContextualFragment|srcdoc`)
-	refers := regexp.MustCompile(`(?:/assets/|from "\./)([A-Za-z0-9_.-]+)`)
+	refers := regexp.MustCompile(`(?:/assets/|from "\./)([A-Za-z0-9_./-]+)`)
 	for _, name := range names {
+		if strings.HasPrefix(name, "lib/") { // whose bytes TestLibraries pins; a browser test has them under the policy
+			continue
+		}
 		raw, err := os.ReadFile("assets/" + name)
 		if err != nil {
 			t.Fatal(err)
@@ -232,6 +245,80 @@ func TestAssets_keep_to_the_policy(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestLibraries holds the libraries to the sums that web/lib-build wrote with
+// them, and to their licences: nobody edits them here.
+func TestLibraries(t *testing.T) {
+	sums, err := os.ReadFile("assets/lib/SHA256SUMS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]string{"lib/SHA256SUMS": ""}
+	for line := range strings.Lines(string(sums)) {
+		sum, name, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		listed["lib/"+name] = sum
+	}
+	for _, name := range assetNames(t) {
+		if !strings.HasPrefix(name, "lib/") {
+			continue
+		}
+		text, err := os.ReadFile("assets/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, ok := listed[name]
+		if got := fmt.Sprintf("%x", sha256.Sum256(text)); !ok || want != "" && got != want {
+			t.Errorf("assets/%s has the sum %s, SHA256SUMS says %q: run npm ci && npm run build in web/lib-build", name, got, want)
+		}
+		delete(listed, name)
+	}
+	for name := range listed {
+		t.Errorf("assets/%s is in SHA256SUMS and not there", name)
+	}
+	licences, err := os.ReadFile("assets/lib/LICENSES.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	versions, err := os.ReadFile("lib-build/package.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`"(htm|preact|uplot)": "([^"]+)"`).FindAllStringSubmatch(string(versions), -1) {
+		if !strings.Contains(string(licences), m[1]+" "+m[2]+"\n") {
+			t.Errorf("LICENSES.txt does not have %s %s", m[1], m[2])
+		}
+	}
+}
+
+// TestDashboard_is_small bounds what a browser loads for the page: 60 kB in
+// all, as a proxy or a client would compress it.
+func TestDashboard_is_small(t *testing.T) {
+	const most = 60_000
+	sum := 0
+	for _, name := range assetNames(t) {
+		switch path.Base(name) {
+		case "docs.html", "docs.js", "login.html", "login.js", "LICENSES.txt", "SHA256SUMS":
+			continue // other pages
+		}
+		text, err := os.ReadFile("assets/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		if _, err := z.Write(text); err != nil {
+			t.Fatal(err)
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		sum += b.Len()
+	}
+	if sum > most {
+		t.Errorf("the dashboard has %d bytes gzip, at most %d", sum, most)
+	}
+	t.Logf("the dashboard has %d bytes gzip", sum)
 }
 
 // TestDashboard_hangs_together holds the script's ids to the page's, and the

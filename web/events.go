@@ -179,7 +179,7 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	if !send([]byte(": workmanager events\n\n")) {
+	if !send(append([]byte(": workmanager events\n\n"), event(api.EventYou, s.you(r))...)) {
 		return nil
 	}
 
@@ -213,6 +213,15 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 	}
+}
+
+// you says who reads the events, so that a page can leave out what it may not do.
+func (s *Server) you(r *http.Request) api.You {
+	c, asked := CallerOf(r.Context())
+	if !asked {
+		return api.You{Role: roleWord(Operator)}
+	}
+	return api.You{Role: roleWord(c.Role), Name: c.Name, Tokens: true}
 }
 
 // changed returns the events of the jobs that differ from what was sent last.

@@ -43,6 +43,8 @@ var rights = map[string]string{
 	"GET /v1/results":               "co",
 	"GET /v1/jobs/{id}/checkpoints": "co",
 	"GET /v1/jobs/{id}/receipt":     "co",
+	"GET /v1/jobs/{id}/explain":     "co",
+	"GET /v1/history":               "co",
 	"POST /worker/lease":            "w",
 	"POST /worker/report":           "w",
 	"GET /v1/status":                "co",
@@ -58,6 +60,7 @@ var rights = map[string]string{
 	"GET /redoc":                    "ncoewp",
 	"GET /{$}":                      "ncoewp", // the page; nobody is sent to the login
 	"GET /assets/{name}":            "ncoewp",
+	"GET /assets/lib/{name}":        "ncoewp",
 	"GET /login":                    "ncoewp",
 	"POST /login":                   "ncoewp",
 	"POST /logout":                  "ncoewp",

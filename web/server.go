@@ -21,6 +21,8 @@ type Config struct {
 	Reader Reader
 	Leaser Leaser
 	Status StatusReporter
+	// Insight is nil where there is none.
+	Insight Insight
 	// Fleet is nil where this node has none.
 	Fleet Fleet
 	// Sign makes the receipt of a completed job, or says why there is none.

@@ -29,6 +29,9 @@ func (s *Server) snapshot(ctx context.Context) (api.Status, error) {
 	if st.Fleet.Instances == nil {
 		st.Fleet.Instances = []api.Instance{}
 	}
+	if st.Failures.Groups == nil {
+		st.Failures.Groups = []api.FailureGroup{}
+	}
 	return st, nil
 }
 

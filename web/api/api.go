@@ -173,6 +173,9 @@ type Status struct {
 	Audit      AuditStatus    `json:"audit"`        // likewise
 	Fleet      FleetStatus    `json:"fleet"`
 
+	Forecast Forecast `json:"forecast"`
+	Failures Failures `json:"failures"`
+
 	Peer PeerStatus `json:"peer"`
 
 	Certificate *CertificateStatus `json:"certificate,omitempty"` // where there is TLS
@@ -391,9 +394,10 @@ const (
 	ReasonCatchUp  = "catching_up" // not all that the peer has is here, or the other way round
 )
 
-// Names of the events of GET /v1/events. A status carries a Status, progress a
-// Progress, a job a Job, and gone a Gone.
+// Names of the events of GET /v1/events. The first one, you, carries a You, a
+// status a Status, progress a Progress, a job a Job, and gone a Gone.
 const (
+	EventYou      = "you"
 	EventStatus   = "status"
 	EventProgress = "progress"
 	EventJob      = "job"
