@@ -62,6 +62,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	if parts.Log == nil {
 		parts.Log = slog.New(slog.DiscardHandler)
 	}
+	cfg.Limits.Conns = boundConns(cfg.Limits.Conns, parts.Log)
 	n := &Node{cfg: cfg, log: parts.Log, now: parts.Now, reload: parts.Reload}
 	if err := n.openKeys(); err != nil {
 		return nil, err
@@ -110,6 +111,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	})
 	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
 	web.Tune(n.server)
+	n.listener = n.api.Listener(n.listener, n.keys != nil)
 	return n, nil
 }
 

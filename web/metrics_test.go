@@ -77,6 +77,16 @@ func TestMetrics(t *testing.T) {
 		`workmanager_cache_max_entries 1000`,
 		`workmanager_retention_seconds 2.592e+06`,
 		`workmanager_start_time_seconds 1.795612921e+09`,
+		`workmanager_connections 0`,
+		`workmanager_callers 1`,
+		`workmanager_waiting_requests{kind="wait"} 0`,
+		`workmanager_waiting_requests{kind="batch"} 0`,
+	}
+	for _, reason := range []string{
+		"rate", "rate_bytes", "tries", "caller_places", "connections", "address_connections", "idle_closed",
+		"busy", "disk_full", "stopping", "too_large", "too_slow", "unauthorized", "forbidden",
+	} {
+		want = append(want, `workmanager_requests_refused_total{reason="`+reason+`"} 0`)
 	}
 	for _, line := range want {
 		if !strings.Contains("\n"+text, "\n"+line+"\n") {
