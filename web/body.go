@@ -87,8 +87,8 @@ type body struct {
 
 	n       int64
 	started time.Time
-	set     time.Time // when the deadline was set last
-	line    time.Time // when a line ended or began, with lined
+	set     time.Time     // when the deadline was set last
+	waited  time.Duration // for bytes since a line ended or began, with lined
 	undo    func() bool
 	mu      sync.Mutex // guards what follows, and setting the deadline
 	done    bool       // the connection is no longer ours
@@ -114,9 +114,13 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	b.arm()
+	now := time.Now()
+	b.arm(now)
 	n, err := b.r.Read(p)
 	b.n += int64(n)
+	if b.lined {
+		b.waited += time.Since(now)
+	}
 	if wait := b.pays.took(n); wait > 0 && err == nil && b.n <= b.max {
 		b.pause(wait)
 	}
@@ -151,25 +155,23 @@ func (b *body) pause(d time.Duration) {
 	}
 	spent := time.Since(began)
 	b.started = b.started.Add(spent)
-	b.line = b.line.Add(spent)
 	b.set = time.Time{}
 }
 
 // moved tells that a line has ended, or begun.
-func (b *body) moved() { b.line = time.Now() }
+func (b *body) moved() { b.waited = 0 }
 
 // arm sets the read deadline: idle from now, or when the mean rate is missed.
-func (b *body) arm() {
-	now := time.Now()
+func (b *body) arm(now time.Time) {
 	if b.started.IsZero() {
-		b.started, b.line = now, now
+		b.started = now
 	} else if now.Sub(b.set) < deadlineStep {
 		return
 	}
 	b.set = now
 	end := now.Add(b.idle)
 	if b.lined {
-		end = b.line.Add(b.idle)
+		end = now.Add(b.idle - b.waited) // what is not spent on waiting does not count
 	}
 	if b.rate > 0 {
 		if due := b.started.Add(b.idle + time.Duration(b.n/b.rate)*time.Second); due.Before(end) {

@@ -366,6 +366,22 @@ func TestSlowBatch(t *testing.T) {
 			}
 		})
 	})
+	t.Run("commits_that_last_do_not_count", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fake{enqueue: func(_ context.Context, batch []jobs.Job, _ jobs.Ack) ([]jobs.Outcome, error) {
+				time.Sleep(4 * time.Minute)
+				return accept(batch), nil
+			}}
+			conn := bubble(t, f.server(t))()
+			const lines = 10_000
+			go fmt.Fprintf(conn, "POST /v1/jobs/batch HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", lines*len(line), strings.Repeat(line, lines)) //nolint:errcheck // of a test
+			b, err := io.ReadAll(conn)
+			if n := strings.Count(string(b), `"line":`); n != lines || strings.Contains(string(b), `"error"`) {
+				t.Errorf("%d replies, %v, %.300q at the end: want all %d, and none an error", n, err, b[max(0, len(b)-300):], lines)
+			}
+			_ = conn.Close()
+		})
+	})
 	t.Run("a_line_every_four_minutes_goes_on", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			replies, took := run(t, 4*time.Minute, line)
