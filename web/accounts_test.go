@@ -265,6 +265,9 @@ func TestTries(t *testing.T) {
 		if w := put(s, here, "client/ci"); w.Code != 200 {
 			t.Errorf("a known token from the same address: %d, want 200", w.Code)
 		}
+		if call(s, here, "client/ci", "GET", "/v1/fleet", ""); !strings.Contains(log.String(), `audit.target="GET /v1/fleet" audit.outcome=forbidden`) {
+			t.Error("what a known caller may not do is not noted when others have shown too many tokens")
+		}
 		if w := put(s, here, ""); w.Code != 401 {
 			t.Errorf("no token: %d, want 401", w.Code)
 		}

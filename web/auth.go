@@ -185,18 +185,15 @@ func (s *Server) tried(a *admission, route, why string, now time.Time) error {
 	case a.caller.Role == Peer:
 		return nil
 	}
-	over := s.account(a.addr, now).try(now)
-	if over == nil {
-		code := jobs.CodeForbidden
-		if !a.known {
-			code = jobs.CodeAuth
-		}
-		s.trail.refused(a, route, string(code), why)
+	if a.known { // it has tried nothing; it is noted whatever others from there do
+		s.trail.refused(a, route, string(jobs.CodeForbidden), why)
+		return nil
 	}
-	if !a.known && over != nil {
+	if over := s.account(a.addr, now).try(now); over != nil {
 		s.refused.count(refusedTries)
 		return over
 	}
+	s.trail.refused(a, route, string(jobs.CodeAuth), why)
 	return nil
 }
 
