@@ -142,13 +142,15 @@ func (c Config) Validate() error {
 		{"max-data-bytes", c.Limits.DataBytes, 1}, {"max-top", int64(c.Limits.Top), 1},
 		{"max-batch-jobs", int64(c.Limits.BatchJobs), 1}, {"max-open-jobs", c.Limits.OpenJobs, 1},
 		{"max-store-bytes", c.Limits.StoreBytes, 0}, {"max-line-bytes", int64(c.Limits.BatchLineBytes), 1024},
+		{"max-waiters", int64(c.Limits.Waiters), 4}, {"max-connections", int64(c.Limits.Conns), 0},
+		{"rate", c.Limits.Rate, 0}, {"rate-bytes", c.Limits.RateBytes, 0}, {"max-tries", int64(c.Limits.Tries), 0},
 	} {
 		if l.got < l.min {
 			errs = append(errs, fmt.Errorf("--%s must be at least %d: %d given", l.flag, l.min, l.got))
 		}
 	}
-	if c.Limits.ListJobs < 1 || c.Limits.ResultsJobs < 1 || c.Limits.Waiters < 1 {
-		errs = append(errs, fmt.Errorf("limits of pages and waiters must be at least 1; the defaults are %d, %d and %d", def.ListJobs, def.ResultsJobs, def.Waiters))
+	if c.Limits.ListJobs < 1 || c.Limits.ResultsJobs < 1 {
+		errs = append(errs, fmt.Errorf("limits of pages must be at least 1; the defaults are %d and %d", def.ListJobs, def.ResultsJobs))
 	}
 	return errors.Join(errs...)
 }

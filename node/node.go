@@ -76,6 +76,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	if parts.Log == nil {
 		parts.Log = slog.New(slog.DiscardHandler)
 	}
+	cfg.Limits.Conns = boundConns(cfg.Limits.Conns, parts.Log)
 	n := &Node{cfg: cfg, log: parts.Log, now: parts.Now, reload: parts.Reload, notifier: notifier{parts.Notify, parts.Watchdog}}
 	if err := n.openKeys(); err != nil {
 		return nil, err
@@ -146,6 +147,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	n.api = web.New(apiConfig)
 	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
 	web.Tune(n.server)
+	n.listener = n.api.Listener(n.listener, n.keys != nil)
 	if n.debug, err = newDebug(cfg.DebugListen); err != nil {
 		n.pair.Stop()
 		return nil, errors.Join(err, n.listener.Close(), st.Close())

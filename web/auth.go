@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -130,15 +131,47 @@ const (
 // challenge says to whoever showed nothing what to show.
 const challenge = `Bearer realm="workmanager"`
 
-// guard lets only those callers through that may call a route.
+// limitless reports whether nobody is charged for what comes from addr.
+func (s *Server) limitless(addr netip.Addr) bool { return s.open && addr.IsLoopback() }
+
+// guard lets only those callers through that may call a route, as often as each
+// may.
 func (s *Server) guard(may Role, h http.Handler) http.Handler {
 	keeper := s.cfg.Keeper
-	if keeper == nil || may == anyone || may&^Peer != 0 && !keeper.Tokens() {
-		return h
-	}
+	asks := keeper != nil && may != anyone && (may&^Peer == 0 || keeper.Tokens())
 	return s.serve(func(w http.ResponseWriter, r *http.Request) error {
+		addr := addrOf(r)
+		if !asks && s.limitless(addr) {
+			h.ServeHTTP(w, r)
+			return nil
+		}
+		now := time.Now()
+		a := &admission{Context: r.Context(), addr: addr}
+		if !asks {
+			if may != peers {
+				a.pays[0] = s.account(addr, now)
+			}
+			if err := s.admit(a, now); err != nil {
+				return err
+			}
+			h.ServeHTTP(w, r.WithContext(a))
+			return nil
+		}
 		c, why := s.caller(r)
+		a.caller, a.known = c, c.Role != nobody
+		if c.Role != Peer {
+			a.pays[0] = s.account(addr, now)
+			if a.known {
+				a.pays[1] = s.accounts.get(accountKey{role: c.Role, name: c.Name}, now)
+			}
+		}
+		if err := s.admit(a, now); err != nil {
+			return err
+		}
 		if c.Role&may == 0 {
+			if err := s.tried(a, r.Pattern, why, now); err != nil {
+				return err
+			}
 			if c.Role == nobody {
 				w.Header().Set("WWW-Authenticate", challenge)
 				if why == "" {
@@ -151,9 +184,36 @@ func (s *Server) guard(may Role, h http.Handler) http.Handler {
 			}
 			return jobs.Errorf(jobs.CodeForbidden, "%s does not do here; this needs %s", c.Role, may)
 		}
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		h.ServeHTTP(w, r.WithContext(a))
 		return nil
 	})
+}
+
+// tried notes that a caller was refused: why, if what it showed is not known. An
+// address whose unknown tokens are too many gets another answer. Who shows one
+// that is known is never kept out: nobody can lock out others.
+func (s *Server) tried(a *admission, route, why string, now time.Time) error {
+	switch {
+	case !a.known && why == "": // nothing was shown
+		return nil
+	case a.caller.Role == Peer:
+		return nil
+	}
+	if a.known { // it has tried nothing; it is noted whatever others from there do
+		s.trail.refused(a, route, string(jobs.CodeForbidden), why)
+		return nil
+	}
+	if over := s.account(a.addr, now).try(now); over != nil {
+		s.refused.count(refusedTries)
+		return over
+	}
+	s.trail.refused(a, route, string(jobs.CodeAuth), why)
+	return nil
+}
+
+// account is that of an address.
+func (s *Server) account(addr netip.Addr, now time.Time) *account {
+	return s.accounts.get(accountKey{addr: addr}, now)
 }
 
 // caller says who sent a request, and if it is nobody why. What is shown in the
@@ -220,10 +280,17 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
 		return jobs.Errorf(jobs.CodeMalformed, "the form cannot be read")
 	}
-	session, ends, ok := s.cfg.Keeper.Login(strings.TrimSpace(r.PostForm.Get("token")))
+	token := strings.TrimSpace(r.PostForm.Get("token"))
+	role, name, _ := s.cfg.Keeper.Identify(token)
+	a := &admission{addr: addrOf(r), caller: Caller{roleOf(role), name}}
+	session, ends, ok := s.cfg.Keeper.Login(token)
 	if !ok {
+		if err := s.tried(a, "login", "the token does not log in", time.Now()); err != nil {
+			return err
+		}
 		return seeOther(w, r, "/login?refused")
 	}
+	s.trail.event(a, "login", "dashboard", nil)
 	setSession(w, r, session, time.Until(ends))
 	return seeOther(w, r, "/")
 }
@@ -258,6 +325,7 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) error {
 	}
 	_, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	credential, ends, ok := s.cfg.Keeper.Enrol(strings.TrimSpace(token), req.Name)
+	defer func() { s.trail.enrolled(admissionOf(r.Context()), req.Name, ok) }()
 	if !ok {
 		return jobs.Invalid("body", "name", "value_error.name", "%q cannot be this worker's name: 1 to 63 letters, digits, '.', '-' or '_', no node's, and what the token is for if it is for one", clip(req.Name))
 	}

@@ -156,7 +156,7 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	release, err := s.hold(1 + len(jobsWatched))
+	release, err := s.hold(r.Context(), placeWait, 1+len(jobsWatched))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"net/http"
 	"runtime"
 	"time"
@@ -273,7 +274,7 @@ func (s *Server) metrics() http.Handler {
 			return err
 		}
 		node := prometheus.NewRegistry()
-		if err := node.Register(snapshot{status}); err != nil {
+		if err := errors.Join(node.Register(snapshot{status}), node.Register(pressure{s})); err != nil {
 			return err
 		}
 		h := w.Header()

@@ -116,6 +116,16 @@ func TestMetrics(t *testing.T) {
 		`workmanager_certificate_expiry_timestamp_seconds{certificate="node"} 1.795616521e+09`,
 		`workmanager_retention_seconds 2.592e+06`,
 		`workmanager_start_time_seconds 1.795612921e+09`,
+		`workmanager_connections 0`,
+		`workmanager_callers 1`,
+		`workmanager_waiting_requests{kind="wait"} 0`,
+		`workmanager_waiting_requests{kind="batch"} 0`,
+	}
+	for _, reason := range []string{
+		"rate", "rate_bytes", "tries", "caller_places", "connections", "address_connections", "idle_closed",
+		"busy", "disk_full", "stopping", "too_large", "too_slow", "unauthorized", "forbidden",
+	} {
+		want = append(want, `workmanager_limit_refusals_total{reason="`+reason+`"} 0`)
 	}
 	doc, err := loadAPIDoc()
 	if err != nil {

@@ -62,12 +62,18 @@ type Server struct {
 	ending context.Context
 	end    context.CancelFunc
 
-	waiting     atomic.Int64 // long polls and streams open
-	largeBodies atomic.Int64 // bodies in flight that hold a large buffer
+	open        bool                     // nobody is asked for a token
+	taken       [placeKinds]atomic.Int64 // places of long polls, streams and batches
+	largeBodies atomic.Int64             // bodies in flight that hold a large buffer
+	spooled     atomic.Int64             // bytes of replies in files
+	accounts    *accounts
+	conns       conns
+	refused     refusalCounts
+	trail       trail
 	sending     atomic.Int64 // programs that are being sent
 	sent        programFigures
 	events      hub
-	refused     refusals
+	failed      errorCounts
 }
 
 // New returns a Server of cfg. It starts nothing.
@@ -77,12 +83,16 @@ func New(cfg Config) *Server {
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), sent: newProgramFigures()}
 	s.ending, s.end = context.WithCancel(context.Background())
+	s.open = cfg.Keeper == nil || !cfg.Keeper.Tokens()
+	s.accounts = newAccounts(cfg.Limits)
+	s.conns.init(s)
+	s.trail.init(s.log)
 	s.events.init(s)
 	s.routes = s.table()
 	for _, r := range s.routes {
 		s.mux.Handle(r.pattern, s.guard(r.may, r.handler))
 	}
-	s.mux.Handle("/", s.serve(s.noRoute))
+	s.mux.Handle("/", s.guard(anyone, s.serve(s.noRoute)))
 	return s
 }
 
@@ -122,6 +132,7 @@ func Tune(srv *http.Server) {
 	srv.WriteTimeout = serverTimeout
 	srv.IdleTimeout = idleTimeout
 	srv.MaxHeaderBytes = maxHeader
+	srv.ConnContext = connContext
 	srv.Protocols = new(http.Protocols) // what streams and deadlines here were tried with
 	srv.Protocols.SetHTTP1(true)
 }
@@ -129,6 +140,7 @@ func Tune(srv *http.Server) {
 // response wraps what net/http hands in, to know whether an answer has begun.
 type response struct {
 	http.ResponseWriter
+	conn   *conn // nil in tests without one
 	status int
 	start  time.Time // zero where no line is written
 }
@@ -158,7 +170,10 @@ func (w *response) Write(p []byte) (int, error) {
 // only: the stack goes to the log, the client gets a 500 that names it.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := responses.Get().(*response)
-	*w = response{ResponseWriter: rw}
+	*w = response{ResponseWriter: rw, conn: connOf(r.Context())}
+	if w.conn != nil {
+		w.conn.idle.Store(0)
+	}
 	if s.log.Enabled(r.Context(), slog.LevelDebug) {
 		w.start = time.Now()
 	}
@@ -177,6 +192,9 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 
 // finish ends a request: it contains a panic and writes the debug line.
 func (s *Server) finish(w *response, r *http.Request) {
+	if w.conn != nil {
+		w.conn.idle.Store(w.conn.t.tick())
+	}
 	if p := recover(); p != nil {
 		if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
 			panic(p)
@@ -192,18 +210,8 @@ func (s *Server) finish(w *response, r *http.Request) {
 	if !w.start.IsZero() {
 		s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", w.status, "took", time.Since(w.start))
 	}
-	w.ResponseWriter = nil
+	*w = response{}
 	responses.Put(w)
-}
-
-// hold takes n of the places for long polls and streams, and returns how to
-// give them back.
-func (s *Server) hold(n int) (release func(), err error) {
-	if s.waiting.Add(int64(n)) > int64(s.cfg.Limits.Waiters) {
-		s.waiting.Add(int64(-n))
-		return nil, jobs.Errorf(jobs.CodeBusy, "all %d places for long polls and streams are taken", s.cfg.Limits.Waiters).Retry(busyRetry)
-	}
-	return func() { s.waiting.Add(int64(-n)) }, nil
 }
 
 // untilStop returns ctx, done also when Stop is called or its caller is shut out.

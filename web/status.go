@@ -22,7 +22,7 @@ func (s *Server) snapshot(ctx context.Context) (api.Status, error) {
 	if st.WorkerList == nil {
 		st.WorkerList = []api.WorkerStatus{}
 	}
-	st.SinceStart.Refused = s.refused.all()
+	st.SinceStart.Refused = s.failed.all()
 	if st.SinceStart.Commits.Buckets == nil {
 		st.SinceStart.Commits.Buckets = []api.CommitBucket{}
 	}

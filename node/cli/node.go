@@ -52,6 +52,11 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.GenericFlag{Name: "max-line-bytes", Usage: "`SIZE` of one line of a batch", Value: &size{int64(def.Limits.BatchLineBytes)}, Category: groupLimits},
 			&cli.Int64Flag{Name: "max-open-jobs", Usage: "`N` jobs that have not ended; submits above it are refused", Value: def.Limits.OpenJobs, Category: groupLimits},
 			&cli.GenericFlag{Name: "max-store-bytes", Usage: "`SIZE` of the database; 0 is as much as the disk has", Value: &size{def.Limits.StoreBytes}, Category: groupLimits},
+			&cli.Int64Flag{Name: "rate", Usage: "`N` requests a second of one token, and of one address; 0 is any number; without --keys loopback has no such limit", Value: def.Limits.Rate, Category: groupLimits},
+			&cli.GenericFlag{Name: "rate-bytes", Usage: "`SIZE` of all bodies a second, likewise; who sends more is read more slowly", Value: &size{def.Limits.RateBytes}, Category: groupLimits},
+			&cli.IntFlag{Name: "max-tries", Usage: "`N` unknown tokens a minute of one address; 0 is any number", Value: def.Limits.Tries, Category: groupLimits},
+			&cli.IntFlag{Name: "max-waiters", Usage: "`N` long polls and streams at once, a quarter of them of one token or address", Value: def.Limits.Waiters, Category: groupLimits},
+			&cli.IntFlag{Name: "max-connections", Usage: "`N` connections at once, a quarter of them of one address; 0 is any number", Value: def.Limits.Conns, Category: groupLimits},
 			&cli.StringFlag{Name: "debug-listen", Usage: "serve profiles (pprof) at `HOST:PORT` of loopback", DefaultText: "nowhere", Category: groupLog},
 			&cli.GenericFlag{Name: "log-format", Usage: "`FORMAT`: auto, text, json; auto is text on a terminal", Value: &choice{"auto", []string{"auto", "text", "json"}}, Category: groupLog},
 			&cli.GenericFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn, error", Value: &choice{"info", []string{"debug", "info", "warn", "error"}}, Category: groupLog},
@@ -83,6 +88,8 @@ func nodeConfig(c *cli.Context) node.Config {
 	cfg.Limits.BatchLineBytes = int(c.Generic("max-line-bytes").(*size).n)
 	cfg.Limits.OpenJobs = c.Int64("max-open-jobs")
 	cfg.Limits.StoreBytes = c.Generic("max-store-bytes").(*size).n
+	cfg.Limits.Rate, cfg.Limits.RateBytes = c.Int64("rate"), c.Generic("rate-bytes").(*size).n
+	cfg.Limits.Tries, cfg.Limits.Waiters, cfg.Limits.Conns = c.Int("max-tries"), c.Int("max-waiters"), c.Int("max-connections")
 	return cfg
 }
 
