@@ -11,6 +11,8 @@ const (
 	MaxPriority = 9
 	// MaxKeyBytes bounds an Idempotency-Key.
 	MaxKeyBytes = 255
+	// MaxOwnerBytes bounds the name of a job's owner.
+	MaxOwnerBytes = 63
 	// MaxErrBytes bounds the reason a failed job keeps.
 	MaxErrBytes = 1024
 	// MaxWait bounds every long poll; a longer wait asked for is cut to it.

@@ -46,6 +46,9 @@ type Config struct {
 	// elsewhere needs them, tokens and all, unless it is Insecure.
 	Keys     keys.Files
 	Insecure bool
+	// Clients is whose jobs a client's token shows: ClientsOwn or ClientsAll. A
+	// client is the name of its token. Both nodes should say the same.
+	Clients string `flag:"clients" validate:"oneof=own all"`
 	// DataDir holds the database; one process at a time uses it.
 	DataDir string `flag:"data-dir" validate:"required"`
 	// Binaries is a folder with this program for other architectures, which the
@@ -74,11 +77,18 @@ type Config struct {
 	Limits jobs.Limits
 }
 
+// What a client may see: the jobs that it has submitted, or those of every client.
+const (
+	ClientsOwn = "own"
+	ClientsAll = "all"
+)
+
 // Default returns the settings of a node on a laptop.
 func Default() Config {
 	return Config{
 		Name:               "a",
 		Listen:             "127.0.0.1:5000",
+		Clients:            ClientsOwn,
 		DataDir:            "./data",
 		Workers:            -1,
 		CompareInterval:    10 * time.Minute,
@@ -217,6 +227,8 @@ func rule(tag, param string) string {
 		return "must be at least " + param
 	case "max":
 		return "must be at most " + param
+	case "oneof":
+		return "must be one of " + strings.ReplaceAll(param, " ", ", ")
 	case "hostname_rfc1123":
 		return "must be letters, digits and hyphens"
 	}

@@ -139,7 +139,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 			return r.Sign(signing)
 		},
 		NewID: n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
-		Keeper: n.keeper(), Instances: n.instances(), Programs: n.programs, Peer: n.pair.Handler(),
+		Keeper: n.keeper(), Instances: n.instances(), Programs: n.programs, Shared: cfg.Clients == ClientsAll, Peer: n.pair.Handler(),
 	}
 	if n.fleet != nil {
 		apiConfig.Fleet = n.fleet
@@ -247,10 +247,11 @@ func (n *Node) gossip() error {
 	return err
 }
 
-// newID makes a job's ID: from its Idempotency-Key, or a fresh one.
-func (n *Node) newID(key string) (jobs.ID, error) {
+// newID makes a job's ID: from its Idempotency-Key, which is its owner's own, or
+// a fresh one.
+func (n *Node) newID(ctx context.Context, key string) (jobs.ID, error) {
 	if key != "" {
-		return jobs.KeyID(n.cfg.Cluster, "", key), nil // one tenant, until there are tokens
+		return jobs.KeyID(n.cfg.Cluster, jobs.OwnerOf(ctx), key), nil
 	}
 	return jobs.NewID(n.now(), rand.Reader)
 }

@@ -298,7 +298,7 @@ func (q *Queue) Consume(ctx context.Context, top int, key string) ([]jobs.Result
 	var out []jobs.Result
 	asked := false
 	if key != "" {
-		known, err := q.store.PullKnown(ctx, key)
+		known, err := q.store.PullKnown(ctx, jobs.ViewOf(ctx), key)
 		if err != nil {
 			return nil, jobs.Durability{}, err
 		}
@@ -329,20 +329,20 @@ func (q *Queue) Consume(ctx context.Context, top int, key string) ([]jobs.Result
 // consumeHere hands out results of this home, and of a dead peer's.
 func (q *Queue) consumeHere(ctx context.Context, top int, key string) ([]jobs.Result, error) {
 	if from := q.pair.MayTakeOver(); from != "" {
-		return q.store.Consume(ctx, top, key, from)
+		return q.store.Consume(ctx, jobs.ViewOf(ctx), top, key, from)
 	}
-	return q.store.Consume(ctx, top, key)
+	return q.store.Consume(ctx, jobs.ViewOf(ctx), top, key)
 }
 
 // ConsumeHere hands out results of this home to the peer's clients. See sync.Host.
 func (q *Queue) ConsumeHere(ctx context.Context, top int, key string, again bool) ([]jobs.Result, error) {
 	if again {
-		known, err := q.store.PullKnown(ctx, key)
+		known, err := q.store.PullKnown(ctx, jobs.ViewOf(ctx), key)
 		if err != nil || !known {
 			return nil, err
 		}
 	}
-	return q.store.Consume(ctx, top, key)
+	return q.store.Consume(ctx, jobs.ViewOf(ctx), top, key)
 }
 
 // consumeThere asks the peer for results of its home. A peer that cannot be

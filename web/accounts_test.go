@@ -82,7 +82,7 @@ func guarded(change func(*jobs.Limits), log io.Writer) *Server {
 	n := byte(0)
 	return New(Config{
 		Limits: l, Keeper: doorman{}, Queue: queue{}, Reader: reader{}, Fleet: orders{}, Log: slog.New(slog.NewTextHandler(log, nil)),
-		NewID: func(string) (jobs.ID, error) { n++; return jobs.ID{1, n}, nil },
+		NewID: func(context.Context, string) (jobs.ID, error) { n++; return jobs.ID{1, n}, nil },
 	})
 }
 
@@ -192,7 +192,7 @@ func TestRate_of_an_address(t *testing.T) {
 func TestRate_not_on_loopback(t *testing.T) {
 	l := jobs.DefaultLimits()
 	l.Rate = 1
-	s := New(Config{Limits: l, Queue: queue{}, NewID: func(string) (jobs.ID, error) { return jobs.ID{1}, nil }})
+	s := New(Config{Limits: l, Queue: queue{}, NewID: func(context.Context, string) (jobs.ID, error) { return jobs.ID{1}, nil }})
 	for _, addr := range []string{"127.0.0.1:9", "[::1]:9", "[::ffff:127.0.0.9]:9"} {
 		for range 10 {
 			if w := put(s, addr, ""); w.Code != 200 {

@@ -184,7 +184,7 @@ func (s *Server) guard(may Role, h http.Handler) http.Handler {
 			}
 			return jobs.Errorf(jobs.CodeForbidden, "%s does not do here; this needs %s", c.Role, may)
 		}
-		h.ServeHTTP(w, r.WithContext(a))
+		h.ServeHTTP(w, r.WithContext(s.as(a, c)))
 		return nil
 	})
 }
@@ -214,6 +214,19 @@ func (s *Server) tried(a *admission, route, why string, now time.Time) error {
 // account is that of an address.
 func (s *Server) account(addr netip.Addr, now time.Time) *account {
 	return s.accounts.get(accountKey{addr: addr}, now)
+}
+
+// as returns the context of a request of c, by ctx. It is here, behind every route, that
+// a client is bound to its own jobs: what is not there for it, nothing finds.
+func (s *Server) as(ctx context.Context, c Caller) context.Context {
+	if c.Role != Client {
+		return ctx
+	}
+	ctx = jobs.WithOwner(ctx, c.Name)
+	if !s.cfg.Shared {
+		ctx = jobs.WithView(ctx, c.Name)
+	}
+	return ctx
 }
 
 // caller says who sent a request, and if it is nobody why. What is shown in the

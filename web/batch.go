@@ -55,6 +55,7 @@ type batchRun struct {
 	may   func() bool // the caller still may
 	ack   jobs.Ack
 	key   string // of the whole batch, "" for none
+	owner string // of its jobs
 	spool *spool
 
 	mu     sync.Mutex // guards what follows
@@ -77,7 +78,7 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p := params{r: r, limits: &s.cfg.Limits}
-	b := &batchRun{s: s, may: func() bool { return s.admitted(r) }, ack: p.ack(), key: p.key(), rc: controller(w)}
+	b := &batchRun{s: s, may: func() bool { return s.admitted(r) }, ack: p.ack(), key: p.key(), owner: jobs.OwnerOf(r.Context()), rc: controller(w)}
 	if err := p.wrong.err(); err != nil {
 		return err
 	}
@@ -284,12 +285,13 @@ func (b *batchRun) take(g *group, reader *lineReader, line int64, text []byte) {
 			key = b.key + "/" + strconv.FormatInt(line, 10)
 		}
 		var id jobs.ID
-		if id, err = b.s.cfg.NewID(key); err == nil {
+		if id, err = b.s.cfg.NewID(b.ctx, key); err == nil {
 			var j jobs.Job
 			if j, err = jobs.New(id, l.v1, l.iterations, l.priority); err == nil {
 				j, err = j.Keeping(l.keep)
 			}
 			if err == nil {
+				j.Owner = b.owner
 				g.jobs = append(g.jobs, j)
 			}
 		}

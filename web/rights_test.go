@@ -133,7 +133,7 @@ func makeKeys(t testing.TB, ttl time.Duration, now time.Time) (string, keys.Made
 }
 
 // startClosed runs node a with keys.
-func startClosed(t testing.TB) *closed {
+func startClosed(t testing.TB, change ...func(*node.Config)) *closed {
 	t.Helper()
 	c := &closed{log: &logBuffer{}, clock: &clock{}}
 	c.dir, c.made = makeKeys(t, keys.NodeTTL, time.Now().Add(-24*time.Hour))
@@ -141,6 +141,9 @@ func startClosed(t testing.TB) *closed {
 	cfg.DataDir, cfg.Listen, cfg.Workers = t.TempDir(), "127.0.0.1:0", 0
 	cfg.Keys = keys.Files{Dir: filepath.Join(c.dir, "a")}
 	cfg.Limits.Tries = 0 // tests show very many tokens that are not known
+	for _, f := range change {
+		f(&cfg)
+	}
 	n, err := node.New(cfg, node.Parts{Now: c.clock.now, Log: slog.New(slog.NewTextHandler(c.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)

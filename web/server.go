@@ -27,9 +27,9 @@ type Config struct {
 	Fleet Fleet
 	// Sign makes the receipt of a completed job, or says why there is none.
 	Sign func(j jobs.Job) (receipt.Signed, error)
-	// NewID makes the ID of a new job: a fresh one for the key "", and always
-	// the same one for any other key.
-	NewID func(key string) (jobs.ID, error)
+	// NewID makes the ID of a new job: a fresh one for the key "", and for any
+	// other key of one owner (jobs.OwnerOf) always the same.
+	NewID func(ctx context.Context, key string) (jobs.ID, error)
 	// Limits are announced in every refusal that they cause.
 	Limits jobs.Limits
 	// SpillDir holds replies of a batch whose client does not take them yet.
@@ -45,6 +45,9 @@ type Config struct {
 	// Alive says what stands still in this node, nil if nothing does; nil: nobody
 	// looks. It answers at once.
 	Alive func() error
+	// Shared lets a client see and cancel the jobs of all clients, and not only
+	// those that it has submitted.
+	Shared bool
 	// Peer answers what the other node asks, below /peer/; nil: nobody does.
 	Peer http.Handler
 }

@@ -10,7 +10,18 @@ import (
 // status answers GET /status and GET /v1/status: one body, whose two old keys
 // are Jobs and Workers.
 func (s *Server) status(ctx context.Context, _ none) (api.Status, error) {
-	return s.snapshot(ctx)
+	st, err := s.snapshot(ctx)
+	if err == nil && jobs.ViewOf(ctx) != "" {
+		st = withoutJobs(st)
+	}
+	return st, err
+}
+
+// withoutJobs is the status for one who sees only its own jobs: it tells totals
+// and names no job.
+func withoutJobs(st api.Status) api.Status {
+	st.Audit.Quarantined, st.Audit.Alarms = []api.Quarantine{}, []api.Alarm{}
+	return st
 }
 
 // snapshot is the status with lists that are never null.

@@ -142,6 +142,7 @@ func (p *program) printJob(v jobs.View) error {
 	if v.Rate > 0 {
 		line("rate", number(v.Rate)+" it/s, ETA "+roughly(v.ETA()))
 	}
+	line("owner", j.Owner)
 	line("priority", j.Priority)
 	if j.ResumedFrom > 0 {
 		line("resumed", fmt.Sprintf("from %d, the value of another job over the same data", j.ResumedFrom))

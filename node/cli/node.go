@@ -43,6 +43,7 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "tls-key", Usage: "`FILE` with its key, instead of node.key", Category: groupKeys},
 			&cli.StringFlag{Name: "tls-ca", Usage: "`FILE` with the pair's authority, instead of ca.crt", Category: groupKeys},
 			&cli.BoolFlag{Name: "insecure", Usage: "listen to other machines without TLS and tokens: whoever reaches the node may do everything", Category: groupKeys, DisableDefaultText: true},
+			&cli.GenericFlag{Name: "clients", Usage: "`WHOSE` jobs a client's token shows and cancels: own, those submitted with a token of its name, or all", Value: &choice{def.Clients, []string{node.ClientsOwn, node.ClientsAll}}, Category: groupKeys},
 			&cli.IntFlag{Name: "cache", Usage: "remember `N` results, to answer the same work at once; 0 is off", Value: def.CacheEntries},
 			&cli.DurationFlag{Name: "checkpoint-interval", Usage: "make a job's progress durable at most every `DURATION`", Value: def.CheckpointInterval},
 			&cli.Float64Flag{Name: "audit-rate", Usage: "compute this `SHARE` of the work again to check what workers report; 0 is off", Value: def.AuditRate},
@@ -75,6 +76,7 @@ func nodeConfig(c *cli.Context) node.Config {
 	cfg.Advertise, cfg.GossipMuted = c.String("advertise"), c.Bool("gossip-muted")
 	cfg.Keys = keys.Files{Dir: c.String("keys"), Cert: c.String("tls-cert"), Key: c.String("tls-key"), CA: c.String("tls-ca")}
 	cfg.Insecure, cfg.DebugListen = c.Bool("insecure"), c.String("debug-listen")
+	cfg.Clients = c.Generic("clients").(*choice).value
 	if cfg.Keys.Given() && !c.IsSet("name") {
 		if name, err := keys.NodeName(cfg.Keys); err == nil { // else the node says what is wrong
 			cfg.Name = name

@@ -46,7 +46,8 @@ type Job struct {
 	ID               string     `json:"id"`
 	State            string     `json:"state"` // queued, leased, completed, failed, cancelled
 	Iterations       uint64     `json:"iterations"`
-	Done             uint64     `json:"done"` // iterations done; equals iterations when completed
+	Done             uint64     `json:"done"`            // iterations done; equals iterations when completed
+	Owner            string     `json:"owner,omitempty"` // the client that submitted it, by the name of its token
 	Priority         int        `json:"priority"`
 	Rate             float64    `json:"rate,omitempty"`  // iterations a second, while leased
 	ETASeconds       float64    `json:"eta,omitempty"`   // seconds to go, while leased

@@ -172,7 +172,7 @@ func toView(j api.Job) (v jobs.View, err error) {
 	if j.Checkpoints > 0 && j.Checkpoints <= jobs.MaxKeep {
 		v.Keep = uint16(j.Checkpoints)
 	}
-	v.ResumedFrom = j.ResumedFrom
+	v.ResumedFrom, v.Owner = j.ResumedFrom, j.Owner
 	v.Err, v.Attempts, v.Worker, v.Home = j.Error, j.Attempts, j.Worker, j.Node
 	v.Pulled, v.Purged, v.CreatedAt = j.Pulled, j.Purged, j.CreatedAt
 	if j.FinishedAt != nil {
