@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"compress/flate"
 	"math"
-	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -47,7 +47,7 @@ func FuzzShare(f *testing.F) {
 				}
 			}
 			again, err := decodeShare(s.encode())
-			if err != nil || len(again.Marks) != len(s.Marks) || again.Leads != s.Leads || len(s.Workers)+len(s.Drain)+len(s.Idle) > 0 && !reflect.DeepEqual(again, s) {
+			if err != nil || !slices.Equal(again.Marks, s.Marks) || again.Leads != s.Leads || !slices.Equal(again.Workers, s.Workers) || !slices.Equal(again.Drain, s.Drain) || !slices.Equal(again.Idle, s.Idle) {
 				t.Fatalf("%+v\ntold again is %+v, %v", s, again, err)
 			}
 			l := newLedger(Config{})

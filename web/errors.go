@@ -92,7 +92,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Status == http.StatusInternalServerError && h.Get(api.HeaderRequestID) == "" {
 		id := requestID()
 		h.Set(api.HeaderRequestID, id)
-		s.log.Error("request failed", "request", id, "method", r.Method, "path", r.URL.Path, "err", err)
+		s.log.Error("request failed", "request", id, "method", r.Method, "path", logged(r.URL.Path), "err", err)
 	}
 	if retry > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64((retry+time.Second-1)/time.Second), 10))

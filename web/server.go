@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -203,7 +204,7 @@ func (s *Server) finish(w *response, r *http.Request) {
 			panic(p)
 		}
 		id := requestID()
-		s.log.Error("panic in a handler", "request", id, "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+		s.log.Error("panic in a handler", "request", id, "method", r.Method, "path", logged(r.URL.Path), "panic", p, "stack", string(debug.Stack()))
 		if w.status != 0 {
 			panic(http.ErrAbortHandler) // an answer has begun: only breaking it off tells the truth
 		}
@@ -211,10 +212,22 @@ func (s *Server) finish(w *response, r *http.Request) {
 		s.fail(w, r, jobs.Errorf(jobs.CodeInternal, "internal error"))
 	}
 	if !w.start.IsZero() {
-		s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", w.status, "took", time.Since(w.start))
+		s.log.Debug("request", "method", r.Method, "path", logged(r.URL.Path), "status", w.status, "took", time.Since(w.start))
 	}
 	*w = response{}
 	responses.Put(w)
+}
+
+// logged is a path as the log has it: without a token that somebody put there by
+// mistake. Queries are not logged.
+func logged(path string) string {
+	if i := strings.Index(path, "wm_"); i >= 0 {
+		return path[:i] + "wm_…"
+	}
+	if i := strings.Index(path, "wmc_"); i >= 0 {
+		return path[:i] + "wmc_…"
+	}
+	return path
 }
 
 // untilStop returns ctx, done also when Stop is called or its caller is shut out.

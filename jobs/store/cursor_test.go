@@ -16,6 +16,7 @@ func FuzzCursors(f *testing.F) {
 	f.Add(resultsCursor(place{jobs.ID{1, 2, 3}, 77}, place{jobs.ID{4, 5}, 9}))
 	f.Add(homesCursor("a", Place{}))
 	f.Add(homesCursor("", Place{started: true, priority: 3, created: -1, n: 1 << 62}))
+	f.Add("Ug0000000000000000000000000000000AAAAAAAAAAAAAAAAAAAAAA0000000000A") // a second place of no boot
 	f.Add("")
 	f.Add("Qw==")
 	f.Fuzz(func(t *testing.T, s string) {

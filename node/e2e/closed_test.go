@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +19,7 @@ type closedPair struct {
 	made         keysMade
 	addr, gossip map[string]string
 	flags        []string
+	prefix       []string // a command that runs the binary
 	a, b         *node
 }
 
@@ -40,8 +42,8 @@ func newClosedPair(t testing.TB, flags ...string) *closedPair {
 func (p *closedPair) up(name string) *node {
 	p.t.Helper()
 	other := map[string]string{"a": "b", "b": "a"}[name]
-	argv := []string{binary, "node", "--keys", filepath.Join(p.keys, name), "--listen", p.addr[name], "--gossip", p.gossip[name],
-		"--join", p.gossip[other], "--data-dir", filepath.Join(p.data, name), "--log-level", "debug", "--log-format", "text"}
+	argv := append(slices.Clone(p.prefix), binary, "node", "--keys", filepath.Join(p.keys, name), "--listen", p.addr[name], "--gossip", p.gossip[name],
+		"--join", p.gossip[other], "--data-dir", filepath.Join(p.data, name), "--log-level", "debug", "--log-format", "text")
 	pr := launch(p.t, "node "+name, append(argv, p.flags...)...)
 	n := &node{process: pr, addr: p.addr[name], dir: filepath.Join(p.data, name), http: secure(p.t, p.keys)}
 	poll(p.t, upTimeout, pr.name+" serves", func() string {
