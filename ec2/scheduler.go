@@ -84,6 +84,7 @@ type Scheduler struct {
 	leadSince  time.Time
 	leading    bool
 	lookedAt   time.Time
+	stranger   bool // somebody asked for an instance that is not known
 	launches   []time.Time
 	unseen     int
 	pauses     uint64           // how often an operator paused or resumed: odd is paused
@@ -199,7 +200,9 @@ func (s *Scheduler) Step(ctx context.Context, now time.Time) error {
 	}
 	s.mu.Lock()
 	s.arrive(now, demand)
-	look := leads || now.Sub(s.lookedAt) >= followInterval
+	s.direct = demand.Workers // also where this node does not lead: the other one hears of them
+	since := now.Sub(s.lookedAt)
+	look := leads || since >= followInterval || s.stranger && since >= s.cfg.interval()
 	theirs := s.theirs
 	s.mu.Unlock()
 	if !leads {
@@ -260,7 +263,7 @@ func (s *Scheduler) leads(now time.Time) bool {
 	case s.leadSince.IsZero() || now.Before(s.leadSince):
 		s.leadSince = now
 	}
-	s.leading = first && now.Sub(s.leadSince) >= leadTime
+	s.leading = first && now.Sub(s.leadSince) >= s.cfg.lead()
 	return s.leading
 }
 
@@ -322,7 +325,7 @@ func (s *Scheduler) price(o Offer) float64 {
 // observe takes in what the cloud shows and what workers say.
 func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 	before := s.lookedAt
-	s.lookedAt = now
+	s.lookedAt, s.stranger = now, false
 	for _, i := range seen {
 		s.ledger.raise(i.Slot, markOf(i.Gen, i.State.Dead()))
 		m, known := s.machines[i.ID]
@@ -352,7 +355,6 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 			m.drainAt = now
 		}
 	}
-	s.direct = d.Workers
 	heard := maps.Clone(s.workers)
 	for _, w := range d.Workers {
 		if there, both := heard[w.Instance]; !both || w.SeenAt.After(there.SeenAt) {
@@ -693,11 +695,16 @@ func (s *Scheduler) alive() int {
 }
 
 // Owns reports whether an instance is alive with our tags, at that address if
-// one is known: it is how a worker is let in without a secret.
+// one is known: it is how a worker is let in without a secret. One that is not
+// known may be new: a node that does not lead then looks sooner than it would.
 func (s *Scheduler) Owns(id, address string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.machines[id]
+	if m == nil {
+		s.stranger = true
+		s.nudge()
+	}
 	return m != nil && !m.dead() && !m.ending && (m.Address == "" || address == "" || m.Address == address)
 }
 

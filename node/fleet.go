@@ -69,16 +69,19 @@ var _ web.Fleet = (*fleet)(nil)
 
 // newFleet returns the fleet that the settings ask for, nil for none. It starts
 // nothing.
-func (n *Node) newFleet() (*fleet, error) {
+func (n *Node) newFleet(other func(n *Node) cloud) (*fleet, error) {
+	if !n.cfg.Fleet.on() {
+		return nil, nil
+	}
 	f := &fleet{cfg: n.cfg, queue: n.queue, pair: n.pair, log: n.log, now: n.now, vouched: map[string]bool{}}
 	var err error
-	switch n.cfg.Fleet.Kind {
-	case FleetProcess:
+	switch {
+	case other != nil:
+		f.cloud = other(n)
+	case n.cfg.Fleet.Kind == FleetProcess:
 		f.cloud, err = n.newProcessCloud()
-	case FleetEC2:
-		f.cloud = n.newEC2Cloud()
 	default:
-		return nil, nil
+		f.cloud = n.newEC2Cloud()
 	}
 	return f, err
 }
