@@ -251,7 +251,9 @@ func (w *worker) take(c *core, to []*held, free, load int) []*held {
 	c.mu.Unlock()
 	if load+taken == 0 {
 		c.idle = true
-		w.idling.Add(1)
+		if w.idling.Add(1) == int64(len(w.cores)) { // there is nothing to wait for
+			tell(w.soon)
+		}
 	}
 	tell(w.room)
 	return to

@@ -4,8 +4,8 @@
 // where it is a client of a node.
 //
 // Leases are taken ahead, so that no core waits for a call, and reports follow
-// behind, a batch a call: what has ended is reported at once, and what ends
-// while a call is under way goes with the next. Every lease ends in exactly one
+// behind, a batch a call: what ends alone is reported at once, and what ends
+// soon after a report is gathered for some milliseconds. Every lease ends in exactly one
 // of: its value reported, its failure reported, handed back with its progress,
 // or dropped because the Source said it is lost or withdrawn. A report that
 // did not arrive is made again, so a Source may see one twice.
@@ -192,6 +192,7 @@ type worker struct {
 	computed chan struct{} // closed: nothing will be added to report
 	room     chan struct{} // bound 1, full means told: there may be room for leases
 	news     chan struct{} // bound 1, full means told: there is something to report
+	soon     chan struct{} // bound 1, full means told: report it without waiting for more
 
 	mu       sync.Mutex // guards what follows
 	all      []*held    // every lease whose last report has not arrived
@@ -234,6 +235,7 @@ func newWorker(cfg Config, src Source) *worker {
 		computed:   make(chan struct{}),
 		room:       make(chan struct{}, 1),
 		news:       make(chan struct{}, 1),
+		soon:       make(chan struct{}, 1),
 		idleFrom:   cfg.Now(),
 		answered:   cfg.Now(),
 		byJob:      map[jobs.ID]*held{},
