@@ -84,6 +84,7 @@ type Scheduler struct {
 	leadSince time.Time
 	leading   bool
 	lookedAt  time.Time
+	stranger  bool // somebody asked for an instance that is not known
 	launches  []time.Time
 	// launchCount and refusalCount are since the start.
 	launchCount, refusalCount int64
@@ -201,7 +202,9 @@ func (s *Scheduler) Step(ctx context.Context, now time.Time) error {
 	}
 	s.mu.Lock()
 	s.arrive(now, demand)
-	look := leads || now.Sub(s.lookedAt) >= followInterval
+	s.direct = demand.Workers // also where this node does not lead: the other one hears of them
+	since := now.Sub(s.lookedAt)
+	look := leads || since >= followInterval || s.stranger && since >= s.cfg.interval()
 	theirs := s.theirs
 	s.mu.Unlock()
 	if !leads {
@@ -262,7 +265,7 @@ func (s *Scheduler) leads(now time.Time) bool {
 	case s.leadSince.IsZero() || now.Before(s.leadSince):
 		s.leadSince = now
 	}
-	s.leading = first && now.Sub(s.leadSince) >= leadTime
+	s.leading = first && now.Sub(s.leadSince) >= s.cfg.lead()
 	return s.leading
 }
 
@@ -324,7 +327,7 @@ func (s *Scheduler) price(o Offer) float64 {
 // observe takes in what the cloud shows and what workers say.
 func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 	before := s.lookedAt
-	s.lookedAt = now
+	s.lookedAt, s.stranger = now, false
 	for _, i := range seen {
 		s.ledger.raise(i.Slot, markOf(i.Gen, i.State.Dead()))
 		m, known := s.machines[i.ID]
@@ -354,7 +357,6 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 			m.drainAt = now
 		}
 	}
-	s.direct = d.Workers
 	heard := maps.Clone(s.workers)
 	for _, w := range d.Workers {
 		if there, both := heard[w.Instance]; !both || w.SeenAt.After(there.SeenAt) {

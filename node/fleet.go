@@ -66,18 +66,21 @@ var _ web.Fleet = (*fleet)(nil)
 
 // newFleet returns the fleet that the settings ask for, nil for none. It starts
 // nothing.
-func (n *Node) newFleet() (*fleet, error) {
+func (n *Node) newFleet(other func(n *Node) cloud) (*fleet, error) {
+	if !n.cfg.Fleet.on() {
+		return nil, nil
+	}
 	f := &fleet{cfg: n.cfg, queue: n.queue, pair: n.pair, log: n.log, now: n.now}
 	var err error
-	switch n.cfg.Fleet.Kind {
-	case FleetProcess:
+	switch {
+	case other != nil:
+		f.cloud = other(n)
+	case n.cfg.Fleet.Kind == FleetProcess:
 		f.cloud, err = n.newProcessCloud()
-	case FleetEC2:
+	default:
 		c := n.newEC2Cloud()
 		f.cloud = c
 		n.admission = &admission{owns: f.admit, ends: c.terminates, keys: n.keys, log: n.log}
-	default:
-		return nil, nil
 	}
 	return f, err
 }

@@ -39,6 +39,8 @@ type Parts struct {
 	// StoreDSN is appended to the database's data source name; tests put a
 	// failing file system below it.
 	StoreDSN string
+
+	cloud func(n *Node) cloud // of tests: instead of the fleet's own
 }
 
 // Node is one node: a store, a queue, an API and the workers in this process.
@@ -116,7 +118,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	}
 	n.queue = newQueue(cfg, st, parts.Now, parts.Log, newCache(cfg.CacheEntries), n.keys)
 	n.pair = n.queue.pair
-	if n.fleet, err = n.newFleet(); err != nil {
+	if n.fleet, err = n.newFleet(parts.cloud); err != nil {
 		return nil, errors.Join(err, n.listener.Close(), st.Close())
 	}
 	n.queue.fleet = n.fleet
