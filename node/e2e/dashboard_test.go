@@ -188,6 +188,15 @@ func TestDashboard(t *testing.T) {
 		b.until(20*time.Second, row(id)+" .more", "It")
 	})
 
+	run("no sideways scrolling, on a desk or a phone", func(t *testing.T) {
+		for _, width := range []int64{390, 1280} {
+			b.do(chromedp.EmulateViewport(width, 900))
+			if got := ask[int64](b, `document.documentElement.scrollWidth`); got > width {
+				t.Errorf("the page is %d pixels wide on a screen of %d", got, width)
+			}
+		}
+	})
+
 	run("three tabs at once are live", func(t *testing.T) {
 		for range 2 {
 			other := b.another(t, p.a.url("/"))
