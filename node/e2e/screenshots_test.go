@@ -1,9 +1,16 @@
 package e2e
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,9 +39,12 @@ func TestScreenshots(t *testing.T) {
 		t.Helper()
 		b.do(chromedp.Evaluate[chromedp.Void](`document.activeElement?.blur(); scrollTo(0, 0)`))
 		pause(300 * time.Millisecond)
-		png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+		picture, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
 		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644)
+			picture, err = fewColours(picture)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o644)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -94,4 +104,41 @@ func TestScreenshots(t *testing.T) {
 	shoot("split-dark")
 	b.dark(false)
 	shoot("split-light")
+}
+
+// fewColours makes a picture small: its 256 most frequent colours, and for each
+// other the nearest of them.
+func fewColours(in []byte) ([]byte, error) {
+	img, err := png.Decode(bytes.NewReader(in))
+	if err != nil {
+		return nil, err
+	}
+	at := func(x, y int) color.RGBA { return color.RGBAModel.Convert(img.At(x, y)).(color.RGBA) }
+	often := map[color.RGBA]int{}
+	r := img.Bounds()
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		for x := r.Min.X; x < r.Max.X; x++ {
+			often[at(x, y)]++
+		}
+	}
+	list := slices.SortedFunc(maps.Keys(often), func(a, b color.RGBA) int { return cmp.Compare(often[b], often[a]) })
+	var palette color.Palette
+	for _, c := range list[:min(len(list), 256)] {
+		palette = append(palette, c)
+	}
+	out, known := image.NewPaletted(r, palette), map[color.RGBA]uint8{}
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		for x := r.Min.X; x < r.Max.X; x++ {
+			c := at(x, y)
+			i, ok := known[c]
+			if !ok {
+				i = uint8(palette.Index(c))
+				known[c] = i
+			}
+			out.SetColorIndex(x, y, i)
+		}
+	}
+	var b bytes.Buffer
+	err = (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&b, out)
+	return b.Bytes(), err
 }

@@ -89,5 +89,5 @@ export function quote(s) {
 
 /** Where this node is, as the command line wants it. */
 export function nodeFlag() {
-  return location.origin === "http://127.0.0.1:5000" ? "" : " --node " + location.origin;
+  return location.protocol === "http:" && location.host === "127.0.0.1:5000" ? "" : " --node " + location.origin;
 }
