@@ -40,7 +40,19 @@ type Limits struct {
 	StoreBytes int64
 	// Waiters bounds the long polls and event streams open at once.
 	Waiters int
+	// Rate bounds the requests a second, and RateBytes the bytes of bodies a
+	// second, of one token and of one address. 0 is no bound.
+	Rate, RateBytes int64
+	// Tries bounds the tokens a minute from one address that are not known here.
+	// 0 is no bound.
+	Tries int
+	// Conns bounds the connections open at once. 0 is no bound.
+	Conns int
 }
+
+// CallerShare is the part of Waiters, and of Conns, that one token or one
+// address may take: a quarter.
+const CallerShare = 4
 
 // DefaultLimits returns the limits of a node that was told nothing else.
 func DefaultLimits() Limits {
@@ -54,5 +66,9 @@ func DefaultLimits() Limits {
 		OpenJobs:       20_000_000,
 		StoreBytes:     0,
 		Waiters:        10_000,
+		Rate:           20_000,
+		RateBytes:      1 << 30,
+		Tries:          60,
+		Conns:          16_384,
 	}
 }

@@ -28,14 +28,20 @@ var _ peersync.Host = (*Queue)(nil)
 
 // Load says how busy this node is. See sync.Host.
 func (q *Queue) Load() peersync.Load {
-	mine := q.store.CountsOf(q.node)
+	mine, f := q.store.CountsOf(q.node), q.meter.pacing()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l := peersync.Load{Leased: int64(q.table.Leased()), Remaining: mine.Remaining}
+	l := peersync.Load{
+		Leased: int64(q.table.Leased()), Remaining: mine.Remaining, Fleet: q.fleet.shared(),
+		Rate: int64(f.Iterations), Done: int64(f.Completed * 1000), Arriving: int64(f.Arriving * 1000), Incoming: int64(min(f.Incoming, 1<<62)),
+	}
 	l.Waiting = max(mine.Open-l.Leased, 0)
 	for key, s := range q.workers {
 		cores := int64(max(s.worker.Cores, 1))
 		l.Workers += cores
+		if drains, _ := q.drains(&s.worker); drains {
+			continue
+		}
 		l.FreeLanes += max(cores-int64(q.table.LeasesOf(key)), 0)
 	}
 	return l

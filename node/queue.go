@@ -44,6 +44,7 @@ type Queue struct {
 	checkpoint time.Duration
 	pair       *peersync.Engine
 	audit      *auditor
+	fleet      *fleet     // nil: there is none
 	taking     sync.Mutex // one take-over at a time
 	stealAt    time.Time  // not before; the loop's
 	shareAt    time.Time  // the same
@@ -59,6 +60,7 @@ type Queue struct {
 	mu      sync.Mutex // guards the rest; never held over a call of the store
 	table   *lease.Table
 	workers map[string]*seen // by their keys
+	told    map[string]told  // what workers of the fleet are told, by their names
 	wake    chan struct{}    // closed when a job becomes available, nil if nobody waits
 	waiters int              // calls that wait for it
 	stepped time.Time        // the last step
@@ -67,13 +69,15 @@ type Queue struct {
 	barred  bool       // no lease yet: the peer's jobs are not here
 	backs   []takeBack // jobs that were taken back, of which their rows do not know yet
 
-	alarms atomic.Int64
+	alarms     atomic.Int64
+	leasesLost atomic.Int64
 }
 
 // seen is when a worker last called, and what it said of itself.
 type seen struct {
-	worker jobs.Worker
-	at     time.Time
+	worker   jobs.Worker
+	at       time.Time
+	leasedAt time.Time // when it got its first lease here
 }
 
 // newQueue returns a queue over s. The window is filled by the first steps.
@@ -160,7 +164,7 @@ func (q *Queue) add(out []jobs.Outcome) {
 			added++
 		}
 	}
-	q.meter.enqueued.Add(int64(fresh))
+	q.meter.came(fresh, incoming(out))
 	q.meter.completed.Add(int64(done))
 	q.available(added)
 }
@@ -184,6 +188,9 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 	for {
 		if err := q.admit(w); err != nil {
 			return nil, err
+		}
+		if q.rest(ctx, w, timeout) {
+			return nil, nil
 		}
 		leases, more := q.grant(w, c)
 		if len(leases) > 0 {
@@ -247,7 +254,7 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 		return nil, nil
 	}
 	q.saw(now, w)
-	if q.barred {
+	if drains, _ := q.drains(&w); q.barred || drains {
 		c.Jobs = 0
 	}
 	leases := q.table.Grant(now, w.Key(), c, ttlOf(w))
@@ -255,6 +262,9 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 		q.wantPage()
 	}
 	if len(leases) > 0 {
+		if s := q.workers[w.Key()]; s.leasedAt.IsZero() {
+			s.leasedAt = now
+		}
 		return leases, nil
 	}
 	if q.wake == nil {
@@ -290,6 +300,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 	}
 	q.stepped = now
 	lost := q.table.Expire(now)
+	q.leasesLost.Add(int64(len(lost)))
 	for _, id := range lost {
 		restarts, _ := q.table.Restarts(id)
 		q.lost = append(q.lost, loss{q.table.Work(id), q.table.Attempts(id), restarts})

@@ -190,6 +190,10 @@ const (
 	helloFreeLanes
 	helloWorkers
 	helloFleet
+	helloRate
+	helloDone
+	helloArriving
+	helloIncoming
 )
 
 var helloNames = []string{
@@ -198,7 +202,7 @@ var helloNames = []string{
 	helloMemberEpoch: "member_epoch", helloHead: "head", helloFloor: "gc_floor", helloPromise: "gc_promise",
 	helloNow: "now", helloReset: "reset", helloLiveFrom: "live_from", helloComplete: "complete",
 	helloWaiting: "waiting", helloRemaining: "remaining", helloLeased: "leased", helloFreeLanes: "free_lanes",
-	helloWorkers: "workers", helloFleet: "fleet",
+	helloWorkers: "workers", helloFleet: "fleet", helloRate: "rate", helloDone: "done", helloArriving: "arriving", helloIncoming: "incoming",
 }
 
 // appendHello appends the frame of h.
@@ -352,6 +356,10 @@ func appendLoad(b []byte, l *Load) []byte {
 		b = binary.AppendUvarint(b, uint64(len(l.Fleet)))
 		b = append(b, l.Fleet...)
 	}
+	b = appendUint(b, helloRate, uint64(max(l.Rate, 0)))
+	b = appendUint(b, helloDone, uint64(max(l.Done, 0)))
+	b = appendUint(b, helloArriving, uint64(max(l.Arriving, 0)))
+	b = appendUint(b, helloIncoming, uint64(max(l.Incoming, 0)))
 	return b
 }
 
@@ -370,6 +378,14 @@ func (l *Load) field(key uint64, val []byte) (err error) {
 		l.FreeLanes, err = readNumber[int64](val, math.MaxInt64)
 	case helloWorkers:
 		l.Workers, err = readNumber[int64](val, math.MaxInt64)
+	case helloRate:
+		l.Rate, err = readNumber[int64](val, math.MaxInt64)
+	case helloDone:
+		l.Done, err = readNumber[int64](val, math.MaxInt64)
+	case helloArriving:
+		l.Arriving, err = readNumber[int64](val, math.MaxInt64)
+	case helloIncoming:
+		l.Incoming, err = readNumber[int64](val, math.MaxInt64)
 	case helloFleet:
 		if len(val) > maxFleet {
 			return fmt.Errorf("has %d bytes, at most %d", len(val), maxFleet)

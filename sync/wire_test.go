@@ -51,7 +51,7 @@ func wireHello() Hello {
 }
 
 func wireLoad() Load {
-	return Load{Waiting: 1000, Remaining: jobs.Work{Hi: 3, Lo: math.MaxUint64}, Leased: 64, FreeLanes: 8, Workers: 4,
+	return Load{Waiting: 1000, Remaining: jobs.Work{Hi: 3, Lo: math.MaxUint64}, Leased: 64, FreeLanes: 8, Workers: 4, Rate: 12_000_000, Done: 6300, Arriving: 400, Incoming: 3_000_000,
 		Fleet: []byte(`{"0":{"gen":1,"instance":"i-0abc","state":"running"}}`)}
 }
 
@@ -340,7 +340,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 		return max(0, rng.Int64N(math.MaxInt64)>>(1+rng.UintN(63))-1)
 	}
 	for range 2000 {
-		load := Load{Waiting: num(), Remaining: jobs.Work{Hi: uint64(num()), Lo: rng.Uint64()}, Leased: num(), FreeLanes: num(), Workers: num()}
+		load := Load{Waiting: num(), Remaining: jobs.Work{Hi: uint64(num()), Lo: rng.Uint64()}, Leased: num(), FreeLanes: num(), Workers: num(), Rate: num(), Done: num(), Arriving: num(), Incoming: num()}
 		if n := rng.IntN(4); n > 0 {
 			load.Fleet = make([]byte, (n-1)*maxFleet/2)
 		}

@@ -52,6 +52,7 @@ type batchRun struct {
 	stop  context.CancelFunc
 	rc    *http.ResponseController
 	body  *body
+	may   func() bool // the caller still may
 	ack   jobs.Ack
 	key   string // of the whole batch, "" for none
 	owner string // of its jobs
@@ -77,16 +78,18 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p := params{r: r, limits: &s.cfg.Limits}
-	b := &batchRun{s: s, ack: p.ack(), key: p.key(), owner: jobs.OwnerOf(r.Context()), rc: controller(w)}
+	b := &batchRun{s: s, may: func() bool { return s.admitted(r) }, ack: p.ack(), key: p.key(), owner: jobs.OwnerOf(r.Context()), rc: controller(w)}
 	if err := p.wrong.err(); err != nil {
 		return err
 	}
-	release, err := s.hold(1)
-	if err != nil {
-		return err
+	for _, kind := range []int{placeWait, placeBatch} {
+		release, err := s.hold(r.Context(), kind, 1)
+		if err != nil {
+			return err
+		}
+		defer release()
 	}
-	defer release()
-	b.body = &body{s: s, r: r.Body, rc: b.rc, want: -1, max: 1 << 62, idle: batchIdle}
+	b.body = &body{s: s, r: r.Body, rc: b.rc, want: -1, max: 1 << 62, idle: batchIdle, lined: true, pays: admissionOf(r.Context()), gone: r.Context().Done()}
 	b.body.undo = context.AfterFunc(s.ending, b.body.interrupt)
 	defer b.body.close()
 	if r.ContentLength > 0 {
@@ -103,7 +106,7 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request) error {
 	b.ctx, b.stop = context.WithCancel(r.Context())
 	defer b.stop()
 	b.change.L = &b.mu
-	b.spool = newSpool(s.cfg.SpillDir, b.rc)
+	b.spool = newSpool(s.cfg.SpillDir, b.rc, &s.spooled)
 	var stages sync.WaitGroup
 	b.stage(&stages, "parse", b.parse)
 	for range batchInFlight {
@@ -187,9 +190,17 @@ func (b *batchRun) parse() {
 		b.mu.Unlock()
 	}()
 	for {
+		waited := end > start || skipping // a line has begun
 		n, err := b.body.Read(buf[end:])
+		if !b.may() {
+			last = errRevoked()
+			return
+		}
 		scanned := end
 		end += n
+		if !waited || bytes.IndexByte(buf[scanned:end], '\n') >= 0 {
+			b.body.moved()
+		}
 		for {
 			i := bytes.IndexByte(buf[scanned:end], '\n')
 			if i < 0 {

@@ -200,7 +200,7 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	release, err := s.hold(1 + len(jobsWatched))
+	release, err := s.hold(r.Context(), placeWait, 1+len(jobsWatched))
 	if err != nil {
 		return err
 	}
@@ -223,7 +223,7 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	if !send([]byte(": workmanager events\n\n")) {
+	if !send(append([]byte(": workmanager events\n\n"), event(api.EventYou, s.you(r))...)) {
 		return nil
 	}
 
@@ -251,15 +251,21 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 		case <-jobTick:
 			b = s.changed(r.Context(), jobsWatched)
 		case <-comment.C:
-			if !s.admitted(r) {
-				return nil
-			}
 			b = []byte(": still here\n\n")
 		}
-		if len(b) > 0 && !send(b) {
+		if len(b) > 0 && (!s.admitted(r) || !send(b)) {
 			return nil
 		}
 	}
+}
+
+// you says who reads the events, so that a page can leave out what it may not do.
+func (s *Server) you(r *http.Request) api.You {
+	c, asked := CallerOf(r.Context())
+	if !asked {
+		return api.You{Role: roleWord(Operator)}
+	}
+	return api.You{Role: roleWord(c.Role), Name: c.Name, Tokens: true}
 }
 
 // changed returns the events of the jobs that differ from what was sent last.

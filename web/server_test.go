@@ -201,6 +201,7 @@ type fake struct {
 	lease   func(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error)
 	report  func(w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error)
 	list    func(q jobs.ListQuery) (jobs.List, error)
+	orders  jobs.Orders
 	log     *slog.Logger
 	limits  func(*jobs.Limits)
 	spill   string
@@ -254,6 +255,8 @@ func (f *fake) Report(_ context.Context, w jobs.Worker, batch []jobs.Report) ([]
 	return f.report(w, batch)
 }
 func (f *fake) Nodes() ([]string, bool) { return nil, false }
+
+func (f *fake) Orders(jobs.Worker) jobs.Orders { return f.orders }
 
 // server returns a Server over f.
 func (f *fake) server(t testing.TB) *web.Server {

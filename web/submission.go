@@ -105,6 +105,9 @@ func (s *Server) enqueueOne(r *http.Request, sub submission) (jobs.Outcome, erro
 	if s.stopping() {
 		return jobs.Outcome{}, errStopping()
 	}
+	if (r.ContentLength < 0 || r.ContentLength > smallBody) && !s.admitted(r) { // it may have been long in coming
+		return jobs.Outcome{}, errRevoked()
+	}
 	id, err := s.cfg.NewID(r.Context(), sub.key)
 	if err != nil {
 		return jobs.Outcome{}, err

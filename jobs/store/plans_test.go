@@ -37,6 +37,8 @@ func TestPlans(t *testing.T) {
 
 		"list_created":   {listCreatedSQL, "SEARCH jobs USING INDEX jobs_created (created_at>?)"},
 		"list_ended":     {listEndedSQL, "SEARCH jobs USING INDEX jobs_ended (rank=? AND created_at>?)"},
+		"failures":       {failuresSQL, "SEARCH jobs USING INDEX jobs_ended (rank=?)"},
+		"ahead":          {aheadSQL, "CO-ROUTINE (subquery-1); SEARCH jobs USING COVERING INDEX jobs_open (home=? AND priority=? AND created_at<?); SCAN (subquery-1)"},
 		"list_completed": {listCompletedSQL, "SEARCH jobs USING INDEX jobs_results (rseq>?)"},
 
 		// Not one of them looks at a job of another owner.

@@ -35,6 +35,7 @@ func (p *program) jobCommand() *cli.Command {
 				Flags:  append([]cli.Flag{&cli.BoolFlag{Name: "purge", Usage: "erase v1, checkpoints and value too", DisableDefaultText: true}}, formats()...),
 				Action: p.jobCancel,
 			},
+			p.explainCommand(),
 			{
 				Name: "receipt", Usage: "print a signed statement of a completed job", ArgsUsage: "ID",
 				Description: "It is signed by the node that answers. 'workmanager verify --receipt FILE' checks\n" +

@@ -52,6 +52,12 @@ func (c *Client) Receipt(ctx context.Context, id jobs.ID) (receipt.Signed, error
 	return out, err
 }
 
+// Explain says why a job is where it is, and what it waits for.
+func (c *Client) Explain(ctx context.Context, id jobs.ID) (api.Explanation, error) {
+	out, _, err := get[api.Explanation](ctx, c, request{method: http.MethodGet, path: "/v1/jobs/" + id.String() + "/explain"})
+	return out, err
+}
+
 // Jobs returns a page of jobs.
 func (c *Client) Jobs(ctx context.Context, q jobs.ListQuery) (jobs.List, error) {
 	r := request{method: http.MethodGet, path: "/v1/jobs", query: pageQuery(q.After, q.Limit)}
