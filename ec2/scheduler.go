@@ -71,38 +71,40 @@ type Scheduler struct {
 	wake chan struct{} // capacity 1: a job or an order came in
 	have atomic.Int64  // workers, as decided last
 
-	mu         sync.Mutex // guards the rest; not held over calls
-	ledger     ledger
-	machines   map[string]*machine
-	arrivals   Arrivals
-	arrived    jobs.Work
-	met        bool // arrived was read once
-	lanes      float64
-	rate       float64 // iterations a second of one worker
-	boot       time.Duration
-	since      time.Time
-	leadSince  time.Time
-	leading    bool
-	lookedAt   time.Time
-	stranger   bool // somebody asked for an instance that is not known
-	launches   []time.Time
-	unseen     int
-	pauses     uint64           // how often an operator paused or resumed: odd is paused
-	asked      map[string]asked // what operators asked for, by instance
-	pauseUntil time.Time
-	pauseWhy   string
-	throttle   time.Duration
-	mostNow    int
-	mostUntil  time.Time
-	prices     map[Offer]float64
-	pricesAt   time.Time
-	direct     []Worker          // heard here
-	workers    map[string]Worker // heard at the other node
-	orders     Orders            // as given last
-	theirs     Orders            // as the other node's scheduler gave them
-	peerAway   bool
-	entries    []Entry // oldest first
-	last       Decision
+	mu        sync.Mutex // guards the rest; not held over calls
+	ledger    ledger
+	machines  map[string]*machine
+	arrivals  Arrivals
+	arrived   jobs.Work
+	met       bool // arrived was read once
+	lanes     float64
+	rate      float64 // iterations a second of one worker
+	boot      time.Duration
+	since     time.Time
+	leadSince time.Time
+	leading   bool
+	lookedAt  time.Time
+	stranger  bool // somebody asked for an instance that is not known
+	launches  []time.Time
+	// launchCount and refusalCount are since the start.
+	launchCount, refusalCount int64
+	unseen                    int
+	pauses                    uint64           // how often an operator paused or resumed: odd is paused
+	asked                     map[string]asked // what operators asked for, by instance
+	pauseUntil                time.Time
+	pauseWhy                  string
+	throttle                  time.Duration
+	mostNow                   int
+	mostUntil                 time.Time
+	prices                    map[Offer]float64
+	pricesAt                  time.Time
+	direct                    []Worker          // heard here
+	workers                   map[string]Worker // heard at the other node
+	orders                    Orders            // as given last
+	theirs                    Orders            // as the other node's scheduler gave them
+	peerAway                  bool
+	entries                   []Entry // oldest first
+	last                      Decision
 }
 
 // machine is what is remembered of an instance.
@@ -646,6 +648,7 @@ func (s *Scheduler) launched(now time.Time, x Slot, i Instance, err error, d Dec
 			return at + i.ID + " is there already", false
 		}
 		s.launches = append(s.launches, now)
+		s.launchCount++
 		i.Slot, i.Gen, i.Offer = x.Slot, x.Gen, x.Offer
 		i.LaunchedAt = now
 		s.machines[i.ID] = &machine{Instance: i, bornAt: now, seenAt: now, untilSeen: now.Add(unseenTime), price: s.price(x.Offer)}
@@ -656,6 +659,7 @@ func (s *Scheduler) launched(now time.Time, x Slot, i Instance, err error, d Dec
 		return at + fmt.Sprintf("no answer (%v); the same is asked for next time", err), false
 	}
 	at += no.Error()
+	s.refusalCount++
 	switch no.Kind {
 	case Dead:
 		s.ledger.raise(x.Slot, markOf(x.Gen, true))
@@ -692,20 +696,6 @@ func (s *Scheduler) alive() int {
 		}
 	}
 	return n
-}
-
-// Owns reports whether an instance is alive with our tags, at that address if
-// one is known: it is how a worker is let in without a secret. One that is not
-// known may be new: a node that does not lead then looks sooner than it would.
-func (s *Scheduler) Owns(id, address string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m := s.machines[id]
-	if m == nil {
-		s.stranger = true
-		s.nudge()
-	}
-	return m != nil && !m.dead() && !m.ending && (m.Address == "" || address == "" || m.Address == address)
 }
 
 // Order gives an operator's order for one instance: Drain or Terminate. It is

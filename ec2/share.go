@@ -19,6 +19,8 @@ const (
 	// heartbeat of the pair takes no more.
 	maxShare  = 256 << 10
 	maxPacked = 8 << 10
+	// maxSeconds bounds the times that it says: more of them are no time.Duration.
+	maxSeconds = 1 << 31
 )
 
 // share is what one node's scheduler tells the other's. It fits the heartbeat
@@ -48,7 +50,7 @@ func readWorker(now time.Time, text string) (Worker, error) {
 		return w, fmt.Errorf("read worker %.100q: %w", text, err)
 	}
 	if w.Leased = leased >= 0; w.Leased {
-		w.LeasedAt = now.Add(-time.Duration(leased) * time.Second)
+		w.LeasedAt = now.Add(-time.Duration(min(leased, maxSeconds)) * time.Second)
 	}
 	return w, nil
 }
@@ -83,7 +85,7 @@ func (s share) orders() Orders {
 	for _, text := range s.Idle {
 		id, seconds, _ := strings.Cut(text, " ")
 		if n, err := strconv.Atoi(seconds); err == nil {
-			o.Idle[id] = time.Duration(n) * time.Second
+			o.Idle[id] = time.Duration(min(max(n, 0), maxSeconds)) * time.Second
 		}
 	}
 	return o

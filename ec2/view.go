@@ -53,6 +53,8 @@ type Fleet struct {
 	Boot      time.Duration
 	DrainTime time.Duration
 	Spent     float64 // dollars today, as far as prices are known
+	Launched  int64   // since the start
+	Refused   int64   // launches that the cloud said no to, since the start
 	SeenAt    time.Time
 	Machines  []FleetMachine
 }
@@ -72,6 +74,7 @@ func (s *Scheduler) Fleet(now time.Time) Fleet {
 	f := Fleet{
 		Kind: s.cfg.Kind, Leader: s.leading, Min: s.cfg.Min, Max: s.cfg.Max, Want: s.last.Want, Have: s.last.Have, Boot: s.boot,
 		DrainTime: s.cfg.DrainTime(s.boot), Spent: s.spent(now), SeenAt: s.lookedAt,
+		Launched: s.launchCount, Refused: s.refusalCount,
 	}
 	switch {
 	case s.paused():

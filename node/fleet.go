@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,9 +39,6 @@ type cloud interface {
 	// begin returns the settings, complete, and the Cloud for them. It is tried
 	// again while it fails.
 	begin(ctx context.Context) (ec2.Config, ec2.Parts, error)
-	// vouch says why the worker of an instance must get no work, "" if it may.
-	// An error is no word on it.
-	vouch(ctx context.Context, instance string) (string, error)
 	// end ends what must not outlive this process.
 	end() error
 }
@@ -61,7 +59,6 @@ type fleet struct {
 	// Of the keeping loop alone.
 	heardAt time.Time
 	saved   []byte
-	vouched map[string]bool
 	warned  bool
 }
 
@@ -73,7 +70,7 @@ func (n *Node) newFleet(other func(n *Node) cloud) (*fleet, error) {
 	if !n.cfg.Fleet.on() {
 		return nil, nil
 	}
-	f := &fleet{cfg: n.cfg, queue: n.queue, pair: n.pair, log: n.log, now: n.now, vouched: map[string]bool{}}
+	f := &fleet{cfg: n.cfg, queue: n.queue, pair: n.pair, log: n.log, now: n.now}
 	var err error
 	switch {
 	case other != nil:
@@ -81,7 +78,9 @@ func (n *Node) newFleet(other func(n *Node) cloud) (*fleet, error) {
 	case n.cfg.Fleet.Kind == FleetProcess:
 		f.cloud, err = n.newProcessCloud()
 	default:
-		f.cloud = n.newEC2Cloud()
+		c := n.newEC2Cloud()
+		f.cloud = c
+		n.admission = &admission{owns: f.admit, ends: c.terminates, keys: n.keys, log: n.log}
 	}
 	return f, err
 }
@@ -176,7 +175,7 @@ func (f *fleet) keepLoop(ctx context.Context, s *ec2.Scheduler) error {
 	tick := time.NewTicker(fleetShareInterval)
 	defer tick.Stop()
 	for {
-		f.keep(ctx, s)
+		f.keep(s)
 		select {
 		case <-ctx.Done():
 			f.save(s)
@@ -186,7 +185,7 @@ func (f *fleet) keepLoop(ctx context.Context, s *ec2.Scheduler) error {
 	}
 }
 
-func (f *fleet) keep(ctx context.Context, s *ec2.Scheduler) {
+func (f *fleet) keep(s *ec2.Scheduler) {
 	now := f.now()
 	if p := f.pair.Peer(); f.pair.Paired() {
 		if p.LoadFresh && !p.FleetAt.Equal(f.heardAt) && len(p.Load.Fleet) > 0 {
@@ -203,7 +202,6 @@ func (f *fleet) keep(ctx context.Context, s *ec2.Scheduler) {
 		}
 	}
 	f.save(s)
-	f.vouch(ctx, s)
 }
 
 // save writes what the scheduler remembers, if it has changed.
@@ -217,44 +215,6 @@ func (f *fleet) save(s *ec2.Scheduler) {
 		return
 	}
 	f.saved = b
-}
-
-// vouch looks at each instance once, when its worker is first heard.
-func (f *fleet) vouch(ctx context.Context, s *ec2.Scheduler) {
-	for _, id := range f.queue.instances() {
-		if f.vouched[id] || !s.Owns(id, "") {
-			continue
-		}
-		why, err := f.cloud.vouch(ctx, id)
-		if err != nil {
-			f.log.Debug("instance not looked at, will be tried again", "instance", id, "err", err)
-			return
-		}
-		if f.vouched[id] = true; why == "" {
-			continue
-		}
-		f.log.Error("instance gets no work and is ended", "instance", id, "why", why)
-		if err := s.Order(id, ec2.Terminate); err != nil {
-			f.log.Warn("instance not ended", "instance", id, "err", err)
-		}
-	}
-	if len(f.vouched) > 4*ec2.MaxWorkers {
-		clear(f.vouched)
-	}
-}
-
-// instances returns the names of the workers heard here that may be the fleet's.
-func (q *Queue) instances() []string {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	var out []string
-	for _, s := range q.workers {
-		if ofFleet(&s.worker) {
-			out = append(out, s.worker.Name)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 // worked tells of a commit: if work came in, the scheduler looks soon.
@@ -322,21 +282,20 @@ func (f *fleet) Order(_ context.Context, do, instance string) error {
 	return jobs.Errorf(jobs.CodeInvalid, "the fleet knows no order %q", do)
 }
 
-// Owns reports whether an instance is alive and one of this fleet's, at that
-// address if one is given: it is how a worker is let in without a secret.
-func (n *Node) Owns(instance, address string) bool {
-	if n.fleet == nil {
-		return false
+// admit says why a worker on an instance is not let in. See ec2.Scheduler.Admit.
+func (f *fleet) admit(instance string, slot int, from netip.Addr) error {
+	s := f.scheduler.Load()
+	if s == nil {
+		return jobs.Errorf(jobs.CodeUnavailable, "the fleet has not begun: %s", f.status(0).Paused).Retry(time.Second)
 	}
-	s := n.fleet.scheduler.Load()
-	return s != nil && s.Owns(instance, address)
+	return s.Admit(instance, slot, from)
 }
 
 // fleetStatus is the fleet as the API shows it, without decisions.
 func fleetStatus(f ec2.Fleet) api.FleetStatus {
 	st := api.FleetStatus{
 		Kind: f.Kind, Leader: f.Leader, Min: f.Min, Max: f.Max, Want: f.Want, Have: f.Have, Paused: f.Paused,
-		DrainSeconds: f.DrainTime.Seconds(), BootSeconds: f.Boot.Seconds(), SpentToday: f.Spent, SeenAt: instant(f.SeenAt),
+		DrainSeconds: f.DrainTime.Seconds(), BootSeconds: f.Boot.Seconds(), SpentToday: f.Spent, Launched: f.Launched, Refused: f.Refused, SeenAt: instant(f.SeenAt),
 		Instances: []api.Instance{},
 	}
 	sum, known := 0.0, true

@@ -50,6 +50,9 @@ func TestFleet_as_the_API_shows_it(t *testing.T) {
 	if *got.PricePerHour != 0.1 || got.Kind != "ec2" || got.Max != 10 || got.Have != 1 || got.DrainSeconds != 300 || got.SpentToday <= 0 {
 		t.Errorf("fleet %+v", got)
 	}
+	if got.Launched != 1 || got.Refused != 0 {
+		t.Errorf("%d launched, %d refused, want 1 and 0", got.Launched, got.Refused)
+	}
 	d := got.Decisions[1]
 	if d.Times != 1 || len(d.Actions) != 1 || d.Actions[0].Do != "launch" || len(d.Outcome) != 1 || d.Why == "" || got.Decisions[0].Actions == nil {
 		t.Errorf("decisions %+v", got.Decisions)

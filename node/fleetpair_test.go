@@ -5,7 +5,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,9 +18,6 @@ import (
 // test says so, by calls to the nodes' queues.
 type testCloud struct {
 	*ec2test.EC2
-
-	mu  sync.Mutex // guards bad
-	bad string     // an instance that is not vouched for
 }
 
 func newTestCloud() *testCloud { return &testCloud{EC2: ec2test.New(ec2test.Options{})} }
@@ -38,15 +34,6 @@ func (c testCloudOf) begin(context.Context) (ec2.Config, ec2.Parts, error) {
 	cfg.Interval, cfg.Lead = 100*time.Millisecond, time.Second
 	cfg.Subnets = []ec2.Subnet{{ID: "subnet-a"}}
 	return cfg, ec2.Parts{Cloud: c.Cloud("1")}, err
-}
-
-func (c testCloudOf) vouch(_ context.Context, instance string) (string, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if instance == c.bad {
-		return "it is bad", nil
-	}
-	return "", nil
 }
 
 func (testCloudOf) end() error { return nil }
@@ -86,7 +73,7 @@ func TestFleet_one_of_a_pair_leads_and_both_take_orders(t *testing.T) {
 		t.Helper()
 		batch := make([]jobs.Job, n)
 		for i := range batch {
-			id, err := s.newID("")
+			id, err := s.newID(t.Context(), "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -155,15 +142,6 @@ func TestFleet_one_of_a_pair_leads_and_both_take_orders(t *testing.T) {
 	if err := d.b.fleet.Order(t.Context(), api.FleetDrain, "i-unknown"); jobs.CodeOf(err) != jobs.CodeNotFound {
 		t.Errorf("an order for what is not there: %v", err)
 	}
-	// One that is not vouched for gets no work and is ended.
-	d.cloud.mu.Lock()
-	d.cloud.bad = ids[0]
-	d.cloud.mu.Unlock()
-	d.until("the bad one is ended", func() bool {
-		calls(t, d.b, ids[0])
-		return slices.ContainsFunc(d.cloud.All(), func(i ec2test.Instance) bool { return i.ID == ids[0] && !i.Alive() })
-	})
-
 	// A pause outlives restarts, of each and of both.
 	if err := d.a.fleet.Order(t.Context(), api.FleetPause, ""); err != nil {
 		t.Fatal(err)

@@ -81,8 +81,6 @@ func (c *processCloud) begin(context.Context) (ec2.Config, ec2.Parts, error) {
 	return cfg, ec2.Parts{Cloud: c.runs}, err
 }
 
-func (c *processCloud) vouch(context.Context, string) (string, error) { return "", nil }
-
 func (c *processCloud) end() error { return errors.Join(c.runs.Close(), c.out.Close()) }
 
 // workerCommand is how a worker is started as a process of this machine.

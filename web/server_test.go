@@ -275,7 +275,7 @@ func (f *fake) server(t testing.TB) *web.Server {
 	n := uint64(0)
 	return web.New(web.Config{
 		Queue: f, Reader: f, Leaser: f, Status: f, Limits: limits, SpillDir: f.spill, Log: log,
-		NewID: func(key string) (jobs.ID, error) {
+		NewID: func(_ context.Context, key string) (jobs.ID, error) {
 			if key != "" {
 				return jobs.KeyID("", "", key), nil
 			}

@@ -34,7 +34,7 @@ func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseRepl
 	if s.stopping() {
 		return api.LeaseReply{}, errStopping()
 	}
-	release, err := s.hold(1)
+	release, err := s.hold(ctx, placeWait, 1)
 	if err != nil {
 		return api.LeaseReply{}, err
 	}

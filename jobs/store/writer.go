@@ -231,6 +231,8 @@ func (s *Store) commitBatch(batch []*op) {
 // request that goes away must not interrupt the commit of the others.
 func (w *writer) transact(batch []*op) error {
 	ctx := context.Background()
+	w.s.timing.begin()
+	defer func() { w.s.timing.end(len(w.changed)) }()
 	lseq, rseq, last, reading := w.lseq, w.rseq, w.last, w.reading
 	floor, promise := w.s.floor.Load(), w.s.promise.Load()
 	w.changed, w.purging, w.moves = w.changed[:0], false, w.moves[:0]

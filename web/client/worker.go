@@ -383,7 +383,7 @@ func (c *Client) learn(nodes []string) {
 	defer p.mu.Unlock()
 	for _, s := range nodes {
 		u, err := parseBase(s, c.CAFile != "")
-		if err != nil || c.Token != "" && u.Scheme == "http" && !loopback(u.Hostname()) {
+		if err != nil || c.secret() && u.Scheme == "http" && !loopback(u.Hostname()) {
 			continue // a node cannot know how we reach it; and no token is sent in the clear
 		}
 		same := func(other *url.URL) bool { return other.String() == u.String() }
