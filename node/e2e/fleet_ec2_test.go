@@ -172,3 +172,47 @@ func TestFleetEC2(t *testing.T) {
 		n.stop()
 	}
 }
+
+// TestFleetEC2_loses_instances: one that fails and one that Spot takes back are
+// replaced, and what they computed goes on elsewhere.
+func TestFleetEC2_loses_instances(t *testing.T) {
+	p, fake := newEC2Pair(t, nil, "--max-workers", "2")
+	var long []string
+	for i := range 48 {
+		long = append(long, p.submit(p.a, fmt.Sprintf("a chain without an end %d", i), endless))
+	}
+	before := p.working(2)
+
+	failed := before[0].ID
+	p.guests.of(failed).kill()
+	after := p.replaced(failed)
+
+	taken := after[0].ID
+	x := p.guests.of(taken)
+	x.interrupt()
+	p.replaced(taken)
+	poll(t, 20*time.Second, "the interrupted worker has ended by itself", func() string {
+		if log := x.read("calls") + x.read("log"); !strings.Contains(log, "workmanager-worker.service ended with 0") || !strings.Contains(log, "Spot notice") {
+			return log
+		}
+		return ""
+	})
+	p.cancel(long)
+	p.left()
+	if n := len(fake.All()); n < 4 {
+		t.Errorf("%d instances were launched, want 4", n)
+	}
+}
+
+// replaced waits until two instances are at work, and that one is none of them.
+func (p *ec2Pair) replaced(id string) (is []api.Instance) {
+	p.t.Helper()
+	poll(p.t, 40*time.Second, id+" is replaced", func() string {
+		is = p.working(2)
+		if slices.ContainsFunc(is, func(i api.Instance) bool { return i.ID == id }) {
+			return id + " is at work"
+		}
+		return ""
+	})
+	return is
+}
