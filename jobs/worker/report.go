@@ -196,6 +196,7 @@ func (w *worker) report(ctx context.Context, batch []entry, most time.Duration) 
 		w.idleFrom = now
 	}
 	w.mu.Unlock()
+	w.heed()
 	tell(w.room)
 	return nil
 }

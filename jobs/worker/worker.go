@@ -42,7 +42,8 @@ type Config struct {
 	// HeartbeatInterval is how often every held lease is renewed, with its
 	// progress; 0: 3 s. It must be well below the TTL of a lease.
 	HeartbeatInterval time.Duration
-	// IdleTimeout ends Run when no lease was held for so long; 0: never.
+	// IdleTimeout ends Run when no lease was held for so long; 0: never. A Source
+	// that is a Director may make it longer or shorter.
 	IdleTimeout time.Duration
 	// CutoffTimeout ends Run, with ErrCutOff, when the Source has only failed
 	// for so long; 0: never.
@@ -94,8 +95,8 @@ const (
 // ErrCutOff says that no call to the Source went well for the CutoffTimeout.
 var ErrCutOff = errors.New("cut off")
 
-// Run leases, computes and reports until ctx is done or the IdleTimeout has
-// passed. It then hands back every lease it holds with its progress, for which
+// Run leases, computes and reports until ctx is done, the IdleTimeout has passed
+// or a Director says that it is to end. It then hands back every lease it holds with its progress, for which
 // it takes no longer than 2 s, and returns nil. A Source that fails is tried
 // again for as long as it takes, or until the CutoffTimeout has passed; what
 // was leased is computed meanwhile. The Source must return from Lease when its
@@ -105,6 +106,7 @@ func Run(ctx context.Context, cfg Config, src Source) error {
 
 	leasing, stopLeasing := context.WithCancel(ctx)
 	defer stopLeasing()
+	w.end = stopLeasing
 	// Reports outlive ctx: what was computed is to arrive. A call that was
 	// under way when ctx ended gets half of the time that is left, so that the
 	// hand-back after it has the other half.
@@ -180,6 +182,10 @@ type worker struct {
 
 	kernel string // what computes when all lanes are full
 
+	director Director // nil: nobody directs
+	end      func()   // ends leasing, and Run with it
+	told     atomic.Bool
+
 	leaseRand, reportRand *rand.Rand
 
 	stopping chan struct{} // closed: the cores hand back and return
@@ -234,6 +240,7 @@ func newWorker(cfg Config, src Source) *worker {
 		answered:   cfg.Now(),
 		byJob:      map[jobs.ID]*held{},
 	}
+	w.director, _ = src.(Director)
 	if cfg.Measure {
 		var rates []any
 		for _, k := range hashchain.Calibrate() {
@@ -299,6 +306,27 @@ func (w *worker) heard(well bool) {
 	defer w.mu.Unlock()
 	if w.failing = !well; well {
 		w.answered = now
+	}
+}
+
+// idleLeft returns how much longer the worker may be idle, which it has been for
+// so long. ends is false if it may for ever.
+func (w *worker) idleLeft(idle time.Duration) (left time.Duration, ends bool) {
+	most := w.cfg.IdleTimeout
+	if w.director != nil {
+		_, most = w.director.Orders(most)
+	}
+	return most - idle, most > 0
+}
+
+// heed ends the worker if it is told to.
+func (w *worker) heed() {
+	if w.director == nil {
+		return
+	}
+	if drain, _ := w.director.Orders(w.cfg.IdleTimeout); drain && !w.told.Swap(true) {
+		w.log.Info("told to drain: what is held is handed back")
+		w.end()
 	}
 }
 
