@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2034,SC2154
 # What setup.sh and teardown.sh have in common. Both source it.
 #
 # Truth is the tag workmanager:cluster of what is there; the state folder holds

@@ -784,7 +784,7 @@ pack() {
 	config "$1" "$peer" >"$dir/node.env"
 	cp "$state/bin/workmanager-linux-$node_arch" "$dir/workmanager"
 	[ "$node_arch" = "$worker_arch" ] || cp "$state/bin/workmanager-linux-$worker_arch" "$dir/"
-	cp "$parts/workmanager.service" "$parts/workmanager-backup.service" "$parts/workmanager-backup.timer" "$state/keys/$1"/* "$dir/"
+	cp "$parts/workmanager.service" "$state/keys/$1"/* "$dir/"
 	(cd "$dir" && sha256sum -- * | sed 's/  / /') >"$tmp/manifest.$1"
 }
 
@@ -859,7 +859,6 @@ done_in() {
 	[ -n "$allow" ] || say "             (open to nobody so far: scripts/setup.sh --state $state --allow-cidr A.B.C.D/32)"
 	say "  Token      in $state/client.env (0600); for the fleet: $state/operator.env"
 	say "  Try        set -a; . $state/client.env; set +a; $program_here enqueue README.md -n 1000000 --wait"
-	say "  Backups    daily on each node in /var/backups/workmanager, seven kept"
 	say "  Running    $(money)"
 	say "  Stop paying:  scripts/teardown.sh --state $state"
 }

@@ -19,7 +19,7 @@ main() {
 		useradd --system --user-group --home-dir /var/lib/workmanager --no-create-home --shell /usr/sbin/nologin workmanager
 	install -d -m 0755 "$opt" "$opt/binaries" "$units"
 	install -d -m 0750 -o root -g workmanager "$etc"
-	install -d -m 0700 -o workmanager -g workmanager "$etc/keys" "$root/var/backups/workmanager"
+	install -d -m 0700 -o workmanager -g workmanager "$etc/keys"
 
 	while read -r sum name; do
 		[ -e "$from/$name" ] || continue # it is in its place already
@@ -46,8 +46,7 @@ main() {
 	done <"$from/manifest"
 
 	systemctl daemon-reload
-	systemctl enable --quiet workmanager.service workmanager-backup.timer
-	systemctl start workmanager-backup.timer
+	systemctl enable --quiet workmanager.service
 	if [ -n "$restart" ]; then
 		systemctl restart workmanager.service
 		echo changed
