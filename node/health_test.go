@@ -82,7 +82,7 @@ func TestNotify(t *testing.T) {
 		if got, want := look(4*time.Second), "WATCHDOG=1\n|WATCHDOG=1\n"; got != want {
 			t.Errorf("in 4 s: %q, want %q", got, want)
 		}
-		id, err := n.newID("")
+		id, err := n.newID(t.Context(), "")
 		if err != nil {
 			t.Fatal(err)
 		}
