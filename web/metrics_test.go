@@ -63,8 +63,6 @@ func TestMetrics(t *testing.T) {
 		`workmanager_fleet_launches_refused_total 125`,
 		`workmanager_fleet_cost_dollars_per_hour 0.145`,
 		`workmanager_fleet_spent_today_dollars 1.25`,
-		`workmanager_certificate_expiry_timestamp_seconds{certificate="node"} 1.795620121e+09`,
-		`workmanager_certificate_expiry_timestamp_seconds{certificate="authority"} 1.795789321e+09`,
 		`workmanager_store_committed_rows_total 123`,
 		`workmanager_store_commit_duration_seconds_bucket{le="0.001"} 4`,
 		`workmanager_store_commit_duration_seconds_bucket{le="0.1"} 9`,

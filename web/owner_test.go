@@ -249,6 +249,7 @@ func TestOwners(t *testing.T) {
 		"DELETE /v1/jobs/{id}":          same,
 		"GET /v1/jobs/{id}/checkpoints": same,
 		"GET /v1/jobs/{id}/receipt":     same,
+		"GET /v1/jobs/{id}/explain":     same,
 		"POST /pullCompleted": func(t *testing.T, method, path string) {
 			has(t, clean2(clean, t, o, method, path+"?top=100"), mine)
 			has(t, clean2(clean, t, o, method, path+"?top=1&consume=true"))
@@ -266,9 +267,10 @@ func TestOwners(t *testing.T) {
 			has(t, clean2(clean, t, o, method, path+"?limit=1"), mine)
 			clean2(clean, t, o, method, path+"?after="+page.Cursor+"&wait=1ms")
 		},
-		"GET /status":    func(t *testing.T, method, path string) { clean2(clean, t, o, method, path) },
-		"GET /v1/status": func(t *testing.T, method, path string) { clean2(clean, t, o, method, path) },
-		"GET /metrics":   func(t *testing.T, method, path string) { clean2(clean, t, o, method, path) },
+		"GET /status":     func(t *testing.T, method, path string) { clean2(clean, t, o, method, path) },
+		"GET /v1/status":  func(t *testing.T, method, path string) { clean2(clean, t, o, method, path) },
+		"GET /metrics":    func(t *testing.T, method, path string) { clean2(clean, t, o, method, path) },
+		"GET /v1/history": func(t *testing.T, method, path string) { clean2(clean, t, o, method, path) },
 		"GET /v1/events": func(t *testing.T, method, path string) {
 			_, seen := o.do("alice", method, path, "")
 			if !strings.Contains(seen, leased) {

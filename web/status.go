@@ -21,6 +21,7 @@ func (s *Server) status(ctx context.Context, _ none) (api.Status, error) {
 // and names no job.
 func withoutJobs(st api.Status) api.Status {
 	st.Audit.Quarantined, st.Audit.Alarms = []api.Quarantine{}, []api.Alarm{}
+	st.Failures.Groups = []api.FailureGroup{} // an error may tell of what is another's
 	return st
 }
 
