@@ -135,6 +135,7 @@ func (p *ec2Pair) left() {
 // nodes give them, with nothing but what they are to be let in by; what they
 // compute is right at either node; without work they power themselves off.
 func TestFleetEC2(t *testing.T) {
+	fleetAtLength(t)
 	p, fake := newEC2Pair(t, nil, "--max-workers", "2")
 	want := map[string]string{}
 	for i := range 24 {
@@ -176,6 +177,7 @@ func TestFleetEC2(t *testing.T) {
 // TestFleetEC2_loses_instances: one that fails and one that Spot takes back are
 // replaced, and what they computed goes on elsewhere.
 func TestFleetEC2_loses_instances(t *testing.T) {
+	fleetAtLength(t)
 	p, fake := newEC2Pair(t, nil, "--max-workers", "2")
 	var long []string
 	for i := range 48 {
