@@ -784,6 +784,15 @@ func (m *machine) phase(now time.Time) string {
 	return "idle"
 }
 
+// Owns reports whether an instance is alive with our tags, at that address if
+// one is known: it is how a worker is let in without a secret.
+func (s *Scheduler) Owns(id, address string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.machines[id]
+	return m != nil && !m.dead() && !m.ending && (m.Address == "" || address == "" || m.Address == address)
+}
+
 // Order gives an operator's order for one instance: Drain or Terminate. It is
 // carried out by the node that leads, with its next decision.
 func (s *Scheduler) Order(id string, do Verb) error {

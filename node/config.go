@@ -41,6 +41,9 @@ type Config struct {
 	// Advertise is where the peer reaches this node's API, host:port; "" is where
 	// it listens, at the address that the peer sees.
 	Advertise string `flag:"advertise"`
+	// Binaries is a folder with this program for other architectures, which the
+	// node gives to instances: workmanager-linux-amd64, workmanager-linux-arm64.
+	Binaries string `flag:"binaries"`
 	// Keys say who may come in, and encrypt what is sent; none: everybody who
 	// reaches the node may do everything. So a node that can be reached from
 	// elsewhere needs them, tokens and all, unless it is Insecure.
@@ -48,9 +51,6 @@ type Config struct {
 	Insecure bool
 	// DataDir holds the database; one process at a time uses it.
 	DataDir string `flag:"data-dir" validate:"required"`
-	// Binaries is a folder with this program for other architectures, which the
-	// node gives to instances: workmanager-linux-amd64, workmanager-linux-arm64.
-	Binaries string `flag:"binaries"`
 	// Workers is how many cores compute in this process; -1 is all of them.
 	Workers int `flag:"workers" validate:"min=-1,max=4096"`
 	// Retention is how long a job is kept after its end.

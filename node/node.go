@@ -118,8 +118,9 @@ func New(cfg Config, parts Parts) (*Node, error) {
 			}
 			return r.Sign(signing)
 		},
+		Instances: n.instances(), Programs: n.programs,
 		NewID: n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
-		Keeper: n.keeper(), Instances: n.instances(), Programs: n.programs, Peer: n.pair.Handler(),
+		Keeper: n.keeper(), Peer: n.pair.Handler(),
 	})
 	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
 	web.Tune(n.server)

@@ -56,12 +56,10 @@ func (k *Keys) Identify(text string) (role, name string, ok bool) {
 		return "", "", false
 	}
 	if strings.HasPrefix(text, credentialPrefix) {
-		if c, ok := k.open(kindInstance, text); ok {
-			return Enrolled, c.Name, true
-		}
 		c, ok := k.open(kindWorker, text)
 		if !ok {
-			return "", "", false
+			c, ok = k.open(kindInstance, text)
+			return Enrolled, c.Name, ok
 		}
 		if t, ok := k.standing(c.Token); !ok || t.Role != Worker {
 			return "", "", false
