@@ -32,6 +32,10 @@ func (s *Scheduler) Admit(id string, slot int, from netip.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.machines[id]
+	if m == nil { // it may be new: a node that does not lead then looks sooner than it would
+		s.stranger = true
+		s.nudge()
+	}
 	switch {
 	case m == nil || !m.dead() && !m.untilSeen.After(s.lookedAt):
 		return jobs.Errorf(jobs.CodeUnavailable, "EC2 does not show instance %s among those of fleet %s so far; this node looks again within a minute", id, s.cfg.Cluster).Retry(admitRetry)

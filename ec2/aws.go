@@ -348,3 +348,51 @@ func (a *AWS) ShutdownTerminates(ctx context.Context, id string) (bool, error) {
 	b := out.InstanceInitiatedShutdownBehavior
 	return b != nil && aws.ToString(b.Value) == string(types.ShutdownBehaviorTerminate), nil
 }
+
+// Right is one thing that a fleet must be allowed to do, and EC2's answer.
+type Right struct {
+	Action string
+	Err    error // nil: it may
+	Denied bool  // the answer was that it may not; else it could not be tried
+	Note   string
+}
+
+// Rights tries what a fleet does, without doing it: a launch of r and the end of
+// an instance as dry runs, and reads for real. A launch that would be allowed has
+// the right to tag too.
+func (a *AWS) Rights(ctx context.Context, r Request) []Right {
+	var out []Right
+	add := func(action string, err error, note string) {
+		var no apiError
+		if errors.As(err, &no) && no.ErrorCode() == "DryRunOperation" {
+			err = nil
+		}
+		denied := errors.As(err, &no) && slices.Contains(deniedCodes, no.ErrorCode())
+		out = append(out, Right{Action: action, Err: err, Denied: denied, Note: note})
+	}
+	have, err := a.Instances(ctx)
+	add("ec2:DescribeInstances", err, fmt.Sprintf("%d instances of this cluster are shown", len(have)))
+	in := a.input(r)
+	in.DryRun, in.ClientToken = aws.Bool(true), nil
+	_, err = a.client.RunInstances(ctx, in)
+	add("ec2:RunInstances", err, fmt.Sprintf("%s in %s with %s, and its tags", r.Type, r.Subnet, a.cfg.Image))
+	for _, i := range have {
+		if i.State.Dead() {
+			continue
+		}
+		_, err := a.client.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{i.ID}, DryRun: aws.Bool(true)})
+		add("ec2:TerminateInstances", err, "of "+i.ID)
+		_, err = a.ShutdownTerminates(ctx, i.ID)
+		add("ec2:DescribeInstanceAttribute", err, "of "+i.ID)
+		break
+	}
+	if r.Spot {
+		_, err := a.SpotPrices(ctx, []string{r.Type}, []Subnet{{ID: r.Subnet, Zone: r.Zone}})
+		add("ec2:DescribeSpotPriceHistory", err, "of "+r.Type)
+	}
+	return out
+}
+
+// deniedCodes are how EC2 says that a right is missing, or that it does not know
+// the caller.
+var deniedCodes = []string{"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "AuthFailure", "InvalidClientTokenId", "OptInRequired", "Blocked"}

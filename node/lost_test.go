@@ -93,6 +93,9 @@ func TestLost_job_is_leasable_within_ten_seconds(t *testing.T) {
 	if j := r.job(); j.Checkpoint.Done != 400 || j.Lost != 1 || j.Attempts != 1 {
 		t.Errorf("the row is at %d with %d lost and %d attempts, want 400, 1 and 1", j.Checkpoint.Done, j.Lost, j.Attempts)
 	}
+	if n := r.leasesLost.Load(); n != 1 {
+		t.Errorf("%d leases lost are counted, want 1", n)
+	}
 }
 
 func TestLost_five_workers_without_progress_fail_the_job(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"workmanager/jobs"
@@ -30,9 +31,16 @@ type Parts struct {
 	Log *slog.Logger
 	// Reload makes the node read its keys again; nil: it only looks at the files.
 	Reload <-chan os.Signal
+	// Notify tells the service manager how the node is, in the words of
+	// sd_notify; nil: there is none. Watchdog is how often at least it wants to
+	// hear that the node works, 0 never.
+	Notify   func(state string) error
+	Watchdog time.Duration
 	// StoreDSN is appended to the database's data source name; tests put a
 	// failing file system below it.
 	StoreDSN string
+
+	cloud func(n *Node) cloud // of tests: instead of the fleet's own
 }
 
 // Node is one node: a store, a queue, an API and the workers in this process.
@@ -43,6 +51,7 @@ type Node struct {
 	store    *store.Store
 	queue    *Queue
 	pair     *peersync.Engine
+	fleet    *fleet // nil: it has none
 	api      *web.Server
 	server   *http.Server
 	listener net.Listener
@@ -51,6 +60,10 @@ type Node struct {
 	// programs are what instances run, and admission lets them in; nil: no fleet of EC2.
 	programs  *programs
 	admission *admission
+	status    *status
+	stepped   atomic.Int64 // when the loop stepped last, microseconds of now
+	debug     *debugServer // nil: none
+	notifier  notifier
 }
 
 // New opens the store and the listener of a node and wires its parts. It
@@ -65,7 +78,8 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	if parts.Log == nil {
 		parts.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, log: parts.Log, now: parts.Now, reload: parts.Reload}
+	cfg.Limits.Conns = boundConns(cfg.Limits.Conns, parts.Log)
+	n := &Node{cfg: cfg, log: parts.Log, now: parts.Now, reload: parts.Reload, notifier: notifier{parts.Notify, parts.Watchdog}}
 	if err := n.openKeys(); err != nil {
 		return nil, err
 	}
@@ -104,13 +118,21 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	}
 	n.queue = newQueue(cfg, st, parts.Now, parts.Log, newCache(cfg.CacheEntries), n.keys)
 	n.pair = n.queue.pair
+	if n.fleet, err = n.newFleet(parts.cloud); err != nil {
+		return nil, errors.Join(err, n.listener.Close(), st.Close())
+	}
+	n.queue.fleet = n.fleet
 	if err := n.gossip(); err != nil {
 		return nil, errors.Join(err, n.listener.Close(), st.Close())
 	}
-	watcher.queue, watcher.pair = n.queue, n.pair
-	n.api = web.New(web.Config{
+	watcher.queue, watcher.pair, watcher.fleet = n.queue, n.pair, n.fleet
+	n.status = &status{
+		cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys,
+		fleet: n.fleet, history: newHistory(),
+	}
+	apiConfig := web.Config{
 		Queue: n.queue, Reader: n.queue, Leaser: n.queue,
-		Status: &status{cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys},
+		Status: n.status, Insight: n.status, Alive: n.alive,
 		Sign: func(j jobs.Job) (receipt.Signed, error) {
 			r, err := receipt.Of(j, cfg.Name)
 			if err != nil {
@@ -118,12 +140,20 @@ func New(cfg Config, parts Parts) (*Node, error) {
 			}
 			return r.Sign(signing)
 		},
-		Instances: n.instances(), Programs: n.programs,
 		NewID: n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
-		Keeper: n.keeper(), Peer: n.pair.Handler(),
-	})
+		Keeper: n.keeper(), Instances: n.instances(), Programs: n.programs, Shared: cfg.Clients == ClientsAll, Peer: n.pair.Handler(),
+	}
+	if n.fleet != nil {
+		apiConfig.Fleet = n.fleet
+	}
+	n.api = web.New(apiConfig)
 	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
 	web.Tune(n.server)
+	n.listener = n.api.Listener(n.listener, n.keys != nil)
+	if n.debug, err = newDebug(cfg.DebugListen); err != nil {
+		n.pair.Stop()
+		return nil, errors.Join(err, n.listener.Close(), st.Close())
+	}
 	made = true
 	return n, nil
 }
@@ -172,7 +202,7 @@ func (g gate) Enrol(token, worker string) (string, time.Time, bool) {
 
 // instances lets workers in by what they are, nil if there is no fleet of EC2.
 func (n *Node) instances() web.Instances {
-	if n.admission == nil {
+	if n.admission == nil || n.keys == nil {
 		return nil
 	}
 	return n.admission
@@ -182,6 +212,7 @@ func (n *Node) instances() web.Instances {
 type hook struct {
 	queue *Queue
 	pair  *peersync.Engine
+	fleet *fleet
 }
 
 func (h *hook) stamped(changed []jobs.Changed) {
@@ -194,6 +225,7 @@ func (h *hook) committed(changed []jobs.Changed) {
 	if h.pair != nil {
 		h.pair.Committed(changed)
 		h.queue.watch.committed(changed)
+		h.fleet.worked(changed)
 	}
 }
 
@@ -217,10 +249,11 @@ func (n *Node) gossip() error {
 	return err
 }
 
-// newID makes a job's ID: from its Idempotency-Key, or a fresh one.
-func (n *Node) newID(key string) (jobs.ID, error) {
+// newID makes a job's ID: from its Idempotency-Key, which is its owner's own, or
+// a fresh one.
+func (n *Node) newID(ctx context.Context, key string) (jobs.ID, error) {
 	if key != "" {
-		return jobs.KeyID(n.cfg.Cluster, "", key), nil // one tenant, until there are tokens
+		return jobs.KeyID(n.cfg.Cluster, jobs.OwnerOf(ctx), key), nil
 	}
 	return jobs.NewID(n.now(), rand.Reader)
 }

@@ -83,6 +83,8 @@ func (n *Node) Run(ctx context.Context) error {
 	helping := start(func() error { return n.help(work) })
 	auditing := start(func() error { return n.queue.audit.run(work) })
 	rekeying := start(func() error { return n.rekey(work) })
+	fleeting := start(func() error { return n.fleet.run(work) })
+	debugging := start(n.debug.run)
 	api := start(func() error {
 		listener := n.listener
 		if n.keys != nil {
@@ -93,6 +95,7 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 		return nil
 	})
+	notifying := start(func() error { return n.notify(work) })
 	n.log.Info("node runs", "node", n.cfg.Name, "listen", n.Addr(), "gossip", n.GossipAddr(), "data", n.cfg.DataDir, "workers", n.cfg.Cores(), "tls", n.keys != nil, "tokens", n.keys != nil && n.keys.Tokens())
 
 	select {
@@ -103,16 +106,19 @@ func (n *Node) Run(ctx context.Context) error {
 	case <-pair.done:
 	case <-helping.done:
 	case <-auditing.done:
+	case <-fleeting.done:
 	case <-api.done:
 	}
 	stopServe()
+	n.stopping()
+	n.debug.close()
 
 	// From the outside in: clients first, so that nothing new comes in.
 	n.api.Stop()
 	n.queue.stop()
 	n.pair.Stop()
 	stopWork()
-	for _, p := range []*part{computing, auditing, loops, keep, helping, rekeying, pair} {
+	for _, p := range []*part{fleeting, computing, auditing, loops, keep, helping, rekeying, notifying, debugging, pair} {
 		if !p.wait(drainTimeout) {
 			fail(errors.New("a part did not stop in time"))
 		}
@@ -193,10 +199,11 @@ func (n *Node) loop(ctx context.Context) error {
 			now := n.now()
 			if now.Sub(sampled) >= time.Second || now.Before(sampled) {
 				sampled = now
-				n.queue.meter.tick(now)
+				n.status.tick(ctx, now)
 				err = n.queue.fillLower(ctx)
 			}
 			err = errors.Join(n.queue.step(ctx, now), err)
+			n.stepped.Store(now.UnixMicro())
 		}
 		if err != nil && ctx.Err() == nil {
 			if n.store.Err() != nil {

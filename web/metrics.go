@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"net/http"
 	"runtime"
 	"time"
@@ -21,6 +22,9 @@ type figure struct {
 	labels     []string
 	read       func(s *api.Status, set func(v float64, labels ...string))
 }
+
+// instanceStates are all that an instance of the fleet can be in.
+var instanceStates = []string{"pending", "booting", "working", "idle", "silent", "draining", "ending", "stopped"}
 
 // one reads a figure without labels.
 func one[N int | int64 | uint64 | float64](f func(s *api.Status) N) func(*api.Status, func(float64, ...string)) {
@@ -80,8 +84,50 @@ var figures = []figure{
 			}
 			return n
 		})},
-	{"workmanager_fleet_instances", "Instances that the scheduler owns.", prometheus.GaugeValue, nil,
-		one(func(s *api.Status) int { return len(s.Fleet.Instances) })},
+	{"workmanager_leases_lost_total", "Leases that ended because their worker fell silent.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.SinceStart.LeasesLost })},
+	{"workmanager_jobs_enqueued_total", "Jobs that came in at this node.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.SinceStart.Enqueued })},
+	{"workmanager_jobs_completed_total", "Jobs that completed at this node.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.SinceStart.Completed })},
+	{"workmanager_iterations_total", "Iterations computed by workers of this node.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) float64 { return s.SinceStart.Iterations })},
+	{"workmanager_requests_refused_total", "Requests answered with an error, by its code.", prometheus.CounterValue, []string{"code"},
+		func(s *api.Status, set func(float64, ...string)) {
+			for code := range kinds { // a code that was not answered so far is 0, so that its first is an increase
+				set(float64(s.SinceStart.Refused[string(code)]), string(code))
+			}
+		}},
+	{"workmanager_fleet_instances", "Instances that the scheduler owns, by state.", prometheus.GaugeValue, []string{"state"},
+		func(s *api.Status, set func(float64, ...string)) {
+			n := map[string]int{}
+			for _, i := range s.Fleet.Instances {
+				n[i.State]++
+			}
+			for _, state := range instanceStates {
+				set(float64(n[state]), state)
+			}
+		}},
+	{"workmanager_fleet_workers_wanted", "Workers that the work there is asks for.", prometheus.GaugeValue, nil,
+		one(func(s *api.Status) int { return s.Fleet.Want })},
+	{"workmanager_fleet_workers_max", "Workers that there may be, 0 where there is no fleet.", prometheus.GaugeValue, nil,
+		one(func(s *api.Status) int { return s.Fleet.Max })},
+	{"workmanager_fleet_leader", "1 if the scheduler of this node decides.", prometheus.GaugeValue, nil,
+		one(func(s *api.Status) int { return yes(s.Fleet.Leader) })},
+	{"workmanager_fleet_paused", "1 if nothing is launched, by an operator or after refusals.", prometheus.GaugeValue, nil,
+		one(func(s *api.Status) int { return yes(s.Fleet.Paused != "") })},
+	{"workmanager_fleet_launches_total", "Instances that this node has launched.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Fleet.Launched })},
+	{"workmanager_fleet_launches_refused_total", "Launches that the cloud said no to.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.Fleet.Refused })},
+	{"workmanager_fleet_cost_dollars_per_hour", "Price of all instances, list price without volumes. Not there while a price is not known.", prometheus.GaugeValue, nil,
+		func(s *api.Status, set func(float64, ...string)) {
+			if p := s.Fleet.PricePerHour; p != nil {
+				set(*p)
+			}
+		}},
+	{"workmanager_fleet_spent_today_dollars", "Spent on instances this UTC day, as far as prices are known.", prometheus.GaugeValue, nil,
+		one(func(s *api.Status) float64 { return s.Fleet.SpentToday })},
 	{"workmanager_alarms_total", "Pairs of different values seen for one job. Anything but 0 needs a person.", prometheus.CounterValue, nil,
 		one(func(s *api.Status) int64 { return s.Alarms })},
 	{"workmanager_audit_checked_total", "Reports and jobs that were recomputed to check them.", prometheus.CounterValue, nil,
@@ -138,6 +184,8 @@ var figures = []figure{
 		one(func(s *api.Status) int64 { return s.Peer.Compare.Repaired })},
 	{"workmanager_compare_alarms_total", "Rows that were damaged, or differ again after their repair. Anything but 0 needs a person.", prometheus.CounterValue, nil,
 		one(func(s *api.Status) int64 { return s.Peer.Compare.Alarms })},
+	{"workmanager_store_committed_rows_total", "Rows that commits of the store have changed.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.SinceStart.Commits.Rows })},
 	{"workmanager_store_bytes", "Size of the database file.", prometheus.GaugeValue, nil,
 		one(func(s *api.Status) int64 { return s.StoreBytes })},
 	{"workmanager_store_wal_bytes", "Size of the database's write-ahead log.", prometheus.GaugeValue, nil,
@@ -154,6 +202,13 @@ var figures = []figure{
 		one(func(s *api.Status) int { return s.Cache.Entries })},
 	{"workmanager_cache_max_entries", "Results the cache may hold, 0 if it is off.", prometheus.GaugeValue, nil,
 		one(func(s *api.Status) int { return yes(s.Cache.Enabled) * s.Cache.Max })},
+	{"workmanager_certificate_expiry_timestamp_seconds", "When a certificate ends, in seconds since 1970: node, of this node; authority, of the pair. None without TLS.", prometheus.GaugeValue, []string{"certificate"},
+		func(s *api.Status, set func(float64, ...string)) {
+			if c := s.Certificate; c != nil {
+				set(float64(c.ExpiresAt.Unix()), "node")
+				set(float64(c.CAExpiresAt.Unix()), "authority")
+			}
+		}},
 	{"workmanager_retention_seconds", "How long a job is kept after its end.", prometheus.GaugeValue, nil,
 		one(func(s *api.Status) float64 { return s.RetentionSecs })},
 	{"workmanager_start_time_seconds", "When this node started, in seconds since 1970.", prometheus.GaugeValue, nil,
@@ -182,6 +237,19 @@ func (snapshot) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range descs {
 		ch <- d
 	}
+	ch <- commitDesc
+}
+
+// commitDesc is the one figure that is a histogram.
+var commitDesc = prometheus.NewDesc("workmanager_store_commit_duration_seconds",
+	"How long commits of the store took, the wait for the disk among it.", nil, nil)
+
+func commits(c api.CommitStatus) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(c.Buckets))
+	for _, b := range c.Buckets {
+		buckets[b.Seconds] = uint64(max(b.Count, 0))
+	}
+	return prometheus.MustNewConstHistogram(commitDesc, uint64(max(c.Count, 0)), c.Seconds, buckets)
 }
 
 // Collect gives their values.
@@ -191,6 +259,7 @@ func (c snapshot) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(descs[i], f.kind, v, labels...)
 		})
 	}
+	ch <- commits(c.status.SinceStart.Commits)
 }
 
 // metrics serves the snapshot to Prometheus, and the figures of the Go runtime
@@ -200,12 +269,12 @@ func (s *Server) metrics() http.Handler {
 	process := prometheus.NewRegistry()
 	process.MustRegister(s.sent.requests, s.sent.bytes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s.serve(func(w http.ResponseWriter, r *http.Request) error {
-		status, err := s.cfg.Status.Status(r.Context())
+		status, err := s.snapshot(r.Context())
 		if err != nil {
 			return err
 		}
 		node := prometheus.NewRegistry()
-		if err := node.Register(snapshot{status}); err != nil {
+		if err := errors.Join(node.Register(snapshot{status}), node.Register(pressure{s})); err != nil {
 			return err
 		}
 		h := w.Header()

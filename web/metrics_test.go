@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -9,10 +10,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"workmanager/jobs"
+	"workmanager/web/api"
 )
 
 func TestMetrics(t *testing.T) {
-	got := get(pageServer(t, fixedStatus{status: busyStatus()}), "GET", "/metrics")
+	st, price := busyStatus(), 0.145
+	st.Fleet = api.FleetStatus{
+		Kind: "process", Leader: true, Max: 8, Want: 4, Have: 3, Paused: "an operator asked for it", PricePerHour: &price, SpentToday: 1.25, Launched: 124, Refused: 125,
+		Instances: []api.Instance{{ID: "i-1", State: "working"}, {ID: "i-2", State: "working"}, {ID: "i-3", State: "booting"}},
+	}
+	srv := pageServer(t, fixedStatus{status: st})
+	get(srv, "GET", "/nowhere")
+	get(srv, "GET", "/nowhere/else")
+	got := get(srv, "GET", "/metrics")
 	text := body(t, got)
 	if got.StatusCode != 200 || !strings.HasPrefix(got.Header.Get("Content-Type"), "text/plain; version=0.0.4") {
 		t.Fatalf("GET /metrics = %d, %q", got.StatusCode, got.Header.Get("Content-Type"))
@@ -33,7 +43,32 @@ func TestMetrics(t *testing.T) {
 		`workmanager_jobs_enqueued_per_second 0.4`,
 		`workmanager_workers 2`,
 		`workmanager_leases 7`,
-		`workmanager_fleet_instances 0`,
+		`workmanager_leases_lost_total 122`,
+		`workmanager_jobs_enqueued_total 119`,
+		`workmanager_jobs_completed_total 120`,
+		`workmanager_iterations_total 121`,
+		`workmanager_fleet_instances{state="pending"} 0`,
+		`workmanager_fleet_instances{state="booting"} 1`,
+		`workmanager_fleet_instances{state="working"} 2`,
+		`workmanager_fleet_instances{state="idle"} 0`,
+		`workmanager_fleet_instances{state="silent"} 0`,
+		`workmanager_fleet_instances{state="draining"} 0`,
+		`workmanager_fleet_instances{state="ending"} 0`,
+		`workmanager_fleet_instances{state="stopped"} 0`,
+		`workmanager_fleet_workers_wanted 4`,
+		`workmanager_fleet_workers_max 8`,
+		`workmanager_fleet_leader 1`,
+		`workmanager_fleet_paused 1`,
+		`workmanager_fleet_launches_total 124`,
+		`workmanager_fleet_launches_refused_total 125`,
+		`workmanager_fleet_cost_dollars_per_hour 0.145`,
+		`workmanager_fleet_spent_today_dollars 1.25`,
+		`workmanager_store_committed_rows_total 123`,
+		`workmanager_store_commit_duration_seconds_bucket{le="0.001"} 4`,
+		`workmanager_store_commit_duration_seconds_bucket{le="0.1"} 9`,
+		`workmanager_store_commit_duration_seconds_bucket{le="+Inf"} 10`,
+		`workmanager_store_commit_duration_seconds_sum 0.5`,
+		`workmanager_store_commit_duration_seconds_count 10`,
 		`workmanager_alarms_total 0`,
 		`workmanager_audit_checked_total 31`,
 		`workmanager_audit_wrong_total 2`,
@@ -75,8 +110,27 @@ func TestMetrics(t *testing.T) {
 		`workmanager_cache_misses_total 34`,
 		`workmanager_cache_entries 5`,
 		`workmanager_cache_max_entries 1000`,
+		`workmanager_certificate_expiry_timestamp_seconds{certificate="authority"} 2.110976521e+09`,
+		`workmanager_certificate_expiry_timestamp_seconds{certificate="node"} 1.795616521e+09`,
 		`workmanager_retention_seconds 2.592e+06`,
 		`workmanager_start_time_seconds 1.795612921e+09`,
+		`workmanager_connections 0`,
+		`workmanager_callers 1`,
+		`workmanager_waiting_requests{kind="wait"} 0`,
+		`workmanager_waiting_requests{kind="batch"} 0`,
+	}
+	for _, reason := range []string{
+		"rate", "rate_bytes", "tries", "caller_places", "connections", "address_connections", "idle_closed",
+		"busy", "disk_full", "stopping", "too_large", "too_slow", "unauthorized", "forbidden",
+	} {
+		want = append(want, `workmanager_limit_refusals_total{reason="`+reason+`"} 0`)
+	}
+	doc, err := loadAPIDoc()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range doc.doc.Components.Schemas["Problem"].Value.Properties["code"].Value.Enum {
+		want = append(want, fmt.Sprintf(`workmanager_requests_refused_total{code=%q} %d`, code, map[any]int{string(jobs.CodeNoRoute): 2}[code]))
 	}
 	for _, line := range want {
 		if !strings.Contains("\n"+text, "\n"+line+"\n") {

@@ -94,7 +94,7 @@ func kindOf(code string) ec2.Kind {
 }
 
 func (c cloud) Terminate(_ context.Context, ids []string) error {
-	if no := c.e.terminate(ids); no != nil {
+	if no := c.e.terminate(ids, false); no != nil {
 		return no
 	}
 	return nil

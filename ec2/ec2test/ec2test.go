@@ -294,7 +294,7 @@ func (e *EC2) describe(page int, ids []string, match func(shown) bool) (out []sh
 	return out[from:to], to < len(out), nil
 }
 
-func (e *EC2) terminate(ids []string) *failure {
+func (e *EC2) terminate(ids []string, dry bool) *failure {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	fault, no := e.begin(Call{Action: "TerminateInstances"})
@@ -305,6 +305,9 @@ func (e *EC2) terminate(ids []string) *failure {
 		if e.byID[id] == nil {
 			return refuse(400, "InvalidInstanceID.NotFound", "The instance ID '%s' does not exist", id)
 		}
+	}
+	if dry {
+		return refuse(412, "DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
 	}
 	for _, id := range ids {
 		e.end(e.byID[id], "Client.UserInitiatedShutdown: User initiated shutdown")

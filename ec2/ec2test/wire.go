@@ -284,7 +284,7 @@ func (e *EC2) wireTerminate(form url.Values) (any, *failure) {
 		ids = append(ids, id)
 		out.Changes = append(out.Changes, wireChange{id, wireState{stateCodes[ec2.ShuttingDown], string(ec2.ShuttingDown)}})
 	}
-	if no := e.terminate(ids); no != nil {
+	if no := e.terminate(ids, form.Get("DryRun") == "true"); no != nil {
 		return nil, no
 	}
 	return out, nil

@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
+	"math"
 	"strings"
 	"time"
 
@@ -56,10 +58,15 @@ func (k *Keys) Identify(text string) (role, name string, ok bool) {
 		return "", "", false
 	}
 	if strings.HasPrefix(text, credentialPrefix) {
+		if c, ok := k.open(kindPass, text); ok {
+			return Worker, c.Name, true
+		}
+		if c, ok := k.open(kindInstance, text); ok {
+			return Enrolled, c.Name, true
+		}
 		c, ok := k.open(kindWorker, text)
 		if !ok {
-			c, ok = k.open(kindInstance, text)
-			return Enrolled, c.Name, ok
+			return "", "", false
 		}
 		if t, ok := k.standing(c.Token); !ok || t.Role != Worker {
 			return "", "", false
@@ -75,11 +82,17 @@ func (k *Keys) Identify(text string) (role, name string, ok bool) {
 const Enrolled = "enrolled"
 
 // Enrol exchanges an enrolment token for a credential of the worker of that
-// name, good until ends. ok is false if the token is no worker's or the name is
-// none.
+// name, good until ends. ok is false if the token is no worker's, is
+// for another worker, or the name is none.
 func (k *Keys) Enrol(token, worker string) (text string, ends time.Time, ok bool) {
+	if c, ok := k.open(kindPass, token); ok {
+		if c.Name != worker {
+			return "", time.Time{}, false
+		}
+		return k.Admit(worker)
+	}
 	t, found := k.find(token)
-	if !found || t.Role != Worker || !goodName(worker) {
+	if !found || t.Role != Worker || !goodName(worker) || !t.Enrols(worker) {
 		return "", time.Time{}, false
 	}
 	return k.sign(kindWorker, t, worker, WorkerTTL)
@@ -107,7 +120,7 @@ func (k *Keys) Login(token string) (text string, ends time.Time, ok bool) {
 // Session says whose session text is.
 func (k *Keys) Session(text string) (role, name string, ok bool) {
 	c, ok := k.open(kindSession, text)
-	if !ok {
+	if !ok || k.over(c) {
 		return "", "", false
 	}
 	t, ok := k.standing(c.Token)
@@ -115,6 +128,44 @@ func (k *Keys) Session(text string) (role, name string, ok bool) {
 		return "", "", false
 	}
 	return t.Role, t.Name, true
+}
+
+// maxOver bounds how many logins that were ended are remembered, 100 bytes each.
+const maxOver = 10_000
+
+// Logout ends a session: at this node, and until it is started again. What is
+// signed is good at both nodes without a word between them, so the other does
+// not hear of it; a browser has given its cookie up, and shows it nowhere.
+func (k *Keys) Logout(text string) {
+	c, ok := k.open(kindSession, text)
+	if !ok {
+		return
+	}
+	k.ended.Lock()
+	defer k.ended.Unlock()
+	if k.ended.nonces == nil {
+		k.ended.nonces = map[string]int64{}
+	}
+	if len(k.ended.nonces) >= maxOver {
+		now, first, ends := k.now().Unix(), "", int64(math.MaxInt64)
+		maps.DeleteFunc(k.ended.nonces, func(_ string, e int64) bool { return now >= e })
+		for nonce, e := range k.ended.nonces {
+			if e < ends {
+				first, ends = nonce, e
+			}
+		}
+		if len(k.ended.nonces) >= maxOver {
+			delete(k.ended.nonces, first) // it would have ended first
+		}
+	}
+	k.ended.nonces[c.Nonce] = c.Ends
+}
+
+func (k *Keys) over(c credential) bool {
+	k.ended.Lock()
+	defer k.ended.Unlock()
+	_, over := k.ended.nonces[c.Nonce]
+	return over
 }
 
 func (k *Keys) sign(what kind, t Token, name string, ttl time.Duration) (string, time.Time, bool) {

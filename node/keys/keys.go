@@ -106,6 +106,11 @@ type Keys struct {
 	seen     map[string]string
 	warned   time.Time
 	onGossip func([][]byte)
+
+	ended struct {
+		sync.Mutex                  // guards nonces
+		nonces     map[string]int64 // of sessions that were logged out, and their ends in unix seconds
+	}
 }
 
 // identity is who the node is, and whom it trusts.
@@ -310,6 +315,9 @@ func (k *Keys) loadTLS() error {
 	k.tls.Store(&identity{cert: &cert, roots: roots, expiry: Expiry{Node: cert.Leaf.NotAfter.UTC(), CA: ca.NotAfter.UTC()}})
 	return nil
 }
+
+// GossipKeys reads the keys of gossip in a node's folder, the one that sends first.
+func GossipKeys(dir string) ([][]byte, error) { return readRing(filepath.Join(dir, GossipFile)) }
 
 func (k *Keys) loadGossip() error {
 	ring, err := readRing(k.inDir(GossipFile))

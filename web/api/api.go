@@ -46,7 +46,8 @@ type Job struct {
 	ID               string     `json:"id"`
 	State            string     `json:"state"` // queued, leased, completed, failed, cancelled
 	Iterations       uint64     `json:"iterations"`
-	Done             uint64     `json:"done"` // iterations done; equals iterations when completed
+	Done             uint64     `json:"done"`            // iterations done; equals iterations when completed
+	Owner            string     `json:"owner,omitempty"` // the client that submitted it, by the name of its token
 	Priority         int        `json:"priority"`
 	Rate             float64    `json:"rate,omitempty"`  // iterations a second, while leased
 	ETASeconds       float64    `json:"eta,omitempty"`   // seconds to go, while leased
@@ -173,9 +174,14 @@ type Status struct {
 	Audit      AuditStatus    `json:"audit"`        // likewise
 	Fleet      FleetStatus    `json:"fleet"`
 
+	Forecast Forecast `json:"forecast"`
+	Failures Failures `json:"failures"`
+
 	Peer PeerStatus `json:"peer"`
 
 	Certificate *CertificateStatus `json:"certificate,omitempty"` // where there is TLS
+
+	SinceStart SinceStart `json:"since_start"`
 }
 
 // SessionNone is the session of a node that has no peer and looks for none.
@@ -293,6 +299,8 @@ type FleetStatus struct {
 	BootSeconds  float64         `json:"boot_seconds"`     // from launch to the first job, as measured
 	PricePerHour *float64        `json:"price_per_hour"`   // dollars for all, list price without volumes; null unknown
 	SpentToday   float64         `json:"spent_today"`      // dollars of this UTC day, as far as prices are known
+	Launched     int64           `json:"launched"`         // by this node since its start
+	Refused      int64           `json:"refused"`          // launches that the cloud said no to, likewise
 	SeenAt       *time.Time      `json:"seen_at,omitempty"`
 	Decisions    []FleetDecision `json:"decisions,omitempty"` // the newest first
 }
@@ -376,12 +384,21 @@ type EnrolResponse struct {
 
 // Health answers /healthz and /readyz.
 type Health struct {
-	Status string `json:"status"` // ok
+	Status  string   `json:"status"`            // ok
+	Reasons []string `json:"reasons,omitempty"` // what is not as it should be, though it serves
 }
 
-// Names of the events of GET /v1/events. A status carries a Status, progress a
-// Progress, a job a Job, and gone a Gone.
+// Reasons of GET /readyz.
 const (
+	ReasonReadOnly = "read_only"   // new jobs are refused for want of room
+	ReasonPeerDown = "peer_down"   // new jobs are on this node's disk only
+	ReasonCatchUp  = "catching_up" // not all that the peer has is here, or the other way round
+)
+
+// Names of the events of GET /v1/events. The first one, you, carries a You, a
+// status a Status, progress a Progress, a job a Job, and gone a Gone.
+const (
+	EventYou      = "you"
 	EventStatus   = "status"
 	EventProgress = "progress"
 	EventJob      = "job"

@@ -1,0 +1,75 @@
+package e2e
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSystemd is what systemd hears of a node: READY when it serves, then that it
+// works and how it is, and at the end that it stops.
+func TestSystemd(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	sock := filepath.Join(dir, "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: sock, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	next := func() string {
+		t.Helper()
+		b := make([]byte, 4096)
+		if err := l.SetReadDeadline(time.Now().Add(upTimeout)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := l.Read(b)
+		if err != nil {
+			t.Fatalf("nothing was said: %v", err)
+		}
+		return string(b[:n])
+	}
+	n := start(t, filepath.Join(dir, "data"), []string{"env", "NOTIFY_SOCKET=" + sock, "WATCHDOG_USEC=600000"})
+	first := next()
+	for _, want := range []string{"READY=1", "WATCHDOG=1", "STATUS="} {
+		if !strings.Contains("\n"+first, "\n"+want) {
+			t.Errorf("first %q, want %s in it", first, want)
+		}
+	}
+	for range 3 {
+		if got := next(); !strings.Contains(got, "WATCHDOG=1") || strings.Contains(got, "READY") {
+			t.Errorf("then %q, want that it works", got)
+		}
+	}
+	n.stop()
+	for got := next(); ; got = next() {
+		if strings.HasPrefix(got, "STOPPING=1") {
+			break
+		}
+	}
+}
+
+// TestUnit: the unit file is one that systemd takes, and closes what can be closed.
+func TestUnit(t *testing.T) {
+	t.Parallel()
+	need(t, false, "systemd-analyze")
+	b, err := os.ReadFile("../../scripts/workmanager.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := filepath.Join(t.TempDir(), "workmanager.service")
+	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(b), "/usr/local/bin/workmanager", binary)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", unit).CombinedOutput(); err != nil || strings.Contains(string(out), unit) {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=yes", "--threshold=20", unit).CombinedOutput()
+	if err != nil {
+		t.Errorf("the unit is more open than 2.0 of 10: %v\n%s", err, out)
+	}
+}
