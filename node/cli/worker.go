@@ -52,6 +52,7 @@ func (p *program) workerCommand() *cli.Command {
 			&cli.BoolFlag{Name: "spot-notice", Usage: "end in time when this EC2 Spot instance is taken away; without it where the instance metadata service answers at the start", DisableDefaultText: true},
 			&cli.GenericFlag{Name: "log-format", Usage: "`FORMAT`: auto, text, json; auto is text on a terminal", Value: &choice{"auto", []string{"auto", "text", "json"}}, Category: groupLog},
 			&cli.GenericFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn, error", Value: &choice{"info", []string{"debug", "info", "warn", "error"}}, Category: groupLog},
+			outputFlag(formatTable, formatJSON, formatJSONL),
 		},
 		Action: p.worker,
 	}
@@ -76,6 +77,11 @@ func (p *program) worker(c *cli.Context) error {
 	// A thread that computes holds its place for a chunk: others have their own.
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + talkThreads)
 	log.Info("worker runs", "worker", cfg.Name, "instance", cfg.Instance, "cores", cfg.Cores, "nodes", strings.Join(cl.URLs, " "))
+	if f := format(c); f != formatTable {
+		if err := p.printJSON(f, workerStarted{cfg.Name, cfg.Instance, cfg.Cores, cl.URLs, cfg.Version, os.Getpid()}); err != nil {
+			return err
+		}
+	}
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
 	var watching sync.WaitGroup
@@ -83,6 +89,16 @@ func (p *program) worker(c *cli.Context) error {
 	defer stop()
 	watching.Go(func() { heed(ctx, log, ec2.NewNotices(0), c.Bool("spot-notice"), stop) })
 	return p.compute(ctx, log, cfg, cl)
+}
+
+// workerStarted is what a worker says of itself with -o json.
+type workerStarted struct {
+	Worker   string   `json:"worker"`
+	Instance string   `json:"instance"`
+	Cores    int      `json:"cores"`
+	Nodes    []string `json:"nodes"`
+	Version  string   `json:"version"`
+	PID      int      `json:"pid"`
 }
 
 // notices tells of the end of the machine that the worker is on.
