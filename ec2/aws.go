@@ -37,8 +37,11 @@ type AWSConfig struct {
 	Image         string // AMI
 	SecurityGroup string
 	UserData      []byte // no secret: every process on the instance can read it
-	RootDevice    string // "" leaves the image's volume as it is
-	RootGiB       int32
+	// Programs are the architectures that UserData has a program for, as keys; nil:
+	// all. Types of others are not launched.
+	Programs   map[string]string
+	RootDevice string // "" leaves the image's volume as it is
+	RootGiB    int32
 	// PublicAddress gives instances a public IPv4 address, which is paid for;
 	// nodes are reached without.
 	PublicAddress bool
@@ -158,6 +161,9 @@ func stateOf(s types.InstanceStateName) State {
 
 // Launch asks for one instance. See Cloud.
 func (a *AWS) Launch(ctx context.Context, r Request) (Instance, error) {
+	if arch := ArchOf(r.Type); a.cfg.Programs != nil && a.cfg.Programs[arch] == "" {
+		return Instance{}, &Refusal{Kind: Capacity, Code: "NoBinary", Text: r.Type + " is for " + arch + ", and the nodes have no program for that"}
+	}
 	out, err := a.client.RunInstances(ctx, a.input(r))
 	if err != nil {
 		return Instance{}, refusalOf(err)

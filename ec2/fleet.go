@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -153,7 +154,27 @@ type Config struct {
 	Boot  time.Duration // from launch to the first lease, likewise
 	// BootLeast and BootMost bound what is measured.
 	BootLeast, BootMost time.Duration
+
+	Pace
 }
+
+// Pace is how fast the fleet follows its work. The zero value is right for what
+// EC2 costs: it bills a minute of each instance at least, and a boot is as much.
+type Pace struct {
+	Interval  time.Duration // between two decisions: 10 s
+	Least     time.Duration // no worker ends before it, and each launch must be worth it: a minute
+	Hold      time.Duration // too many workers for so long, before one drains: a minute
+	ShortIdle time.Duration // a worker that is one too many ends when idle for so long: 15 s
+	LongIdle  time.Duration // the others: 90 s
+	Lead      time.Duration // a node of a pair has been the one to lead for so long before it acts: 15 s
+}
+
+func (p Pace) interval() time.Duration  { return cmp.Or(p.Interval, Interval) }
+func (p Pace) least() time.Duration     { return cmp.Or(p.Least, minAge) }
+func (p Pace) hold() time.Duration      { return cmp.Or(p.Hold, holdTime) }
+func (p Pace) shortIdle() time.Duration { return cmp.Or(p.ShortIdle, shortIdle) }
+func (p Pace) lead() time.Duration      { return cmp.Or(p.Lead, leadTime) }
+func (p Pace) longIdle() time.Duration  { return cmp.Or(p.LongIdle, longIdle) }
 
 // DefaultConfig returns the settings that simulation chose.
 func DefaultConfig() Config {

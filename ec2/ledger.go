@@ -1,14 +1,7 @@
 package ec2
 
 import (
-	"bytes"
-	"compress/flate"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -138,73 +131,4 @@ func (l *ledger) asides(now time.Time) []string {
 		}
 	}
 	return out
-}
-
-// maxShare bounds what a share unpacks to.
-const maxShare = 256 << 10
-
-// share is what one node's scheduler tells the other's. It fits the heartbeat
-// of the pair, whatever the fleet: see TestShare_fits.
-type share struct {
-	Marks   []mark   `json:"m"`
-	Workers []string `json:"w,omitempty"` // instance, lanes, rate, leases, leased: seconds ago or -1
-	Leads   bool     `json:"l,omitempty"` // only then the next two count
-	Drain   []string `json:"d,omitempty"`
-	Idle    []string `json:"i,omitempty"` // instance and seconds
-}
-
-func shareWorker(now time.Time, w Worker) string {
-	leased := -1
-	if w.Leased {
-		leased = int(now.Sub(w.LeasedAt).Seconds())
-	}
-	return fmt.Sprintf("%s %d %.3g %d %d", w.Instance, w.Lanes, w.Rate, w.Leases, leased)
-}
-
-func readWorker(now time.Time, text string) (Worker, error) {
-	w := Worker{SeenAt: now}
-	leased := 0
-	if _, err := fmt.Sscanf(text, "%s %d %g %d %d", &w.Instance, &w.Lanes, &w.Rate, &w.Leases, &leased); err != nil {
-		return w, fmt.Errorf("read worker %.100q: %w", text, err)
-	}
-	if w.Leased = leased >= 0; w.Leased {
-		w.LeasedAt = now.Add(-time.Duration(leased) * time.Second)
-	}
-	return w, nil
-}
-
-func (s share) encode() []byte {
-	var b bytes.Buffer
-	w, err := flate.NewWriter(&b, flate.BestCompression)
-	if err == nil {
-		err = errors.Join(json.NewEncoder(w).Encode(s), w.Close())
-	}
-	if err != nil { // into memory, and of a type that is JSON
-		panic("ec2: a share is not JSON: " + err.Error())
-	}
-	return b.Bytes()
-}
-
-func decodeShare(b []byte) (share, error) {
-	var s share
-	if err := json.NewDecoder(io.LimitReader(flate.NewReader(bytes.NewReader(b)), maxShare)).Decode(&s); err != nil {
-		return share{}, fmt.Errorf("read what the other scheduler says: %w", err)
-	}
-	for _, m := range s.Marks {
-		if m > 1<<40 { // nobody launches so often: it would only lock the slot
-			return share{}, fmt.Errorf("read what the other scheduler says: generation %d", m>>1)
-		}
-	}
-	return s, nil
-}
-
-func (s share) orders() Orders {
-	o := Orders{Drain: s.Drain, Idle: map[string]time.Duration{}}
-	for _, text := range s.Idle {
-		id, seconds, _ := strings.Cut(text, " ")
-		if n, err := strconv.Atoi(seconds); err == nil {
-			o.Idle[id] = time.Duration(n) * time.Second
-		}
-	}
-	return o
 }

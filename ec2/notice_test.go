@@ -15,6 +15,7 @@ import (
 type metadata struct {
 	*httptest.Server
 	notice atomic.Pointer[string]
+	tag    atomic.Pointer[string] // of the slot; nil: none
 	asked  atomic.Int64
 	broken atomic.Bool
 }
@@ -33,6 +34,8 @@ func newMetadata(t *testing.T) *metadata {
 			http.Error(w, "no token", http.StatusUnauthorized)
 		case r.URL.Path == "/latest/meta-data/instance-id":
 			_, _ = w.Write([]byte("i-0123456789abcdef0"))
+		case r.URL.Path == "/latest/meta-data/tags/instance/workmanager:slot" && m.tag.Load() != nil:
+			_, _ = w.Write([]byte(*m.tag.Load()))
 		case r.URL.Path == "/latest/meta-data/spot/instance-action" && *m.notice.Load() != "":
 			m.asked.Add(1)
 			_, _ = w.Write([]byte(*m.notice.Load()))
@@ -109,5 +112,33 @@ func TestNotices_without_a_service(t *testing.T) {
 				t.Errorf("Wait() = %v, want the end of its context", err)
 			}
 		})
+	}
+}
+
+func TestNotices_identity(t *testing.T) {
+	m := newMetadata(t)
+	n := NewNotices(0)
+	if id, slot, err := n.Identity(t.Context()); id != "i-0123456789abcdef0" || slot != -1 || err != nil {
+		t.Errorf("Identity() without tags = %s, %d, %v", id, slot, err)
+	}
+	for text, want := range map[string]int{"3": 3, "0\n": 0, "17": 17} {
+		m.tag.Store(&text)
+		if id, slot, err := n.Identity(t.Context()); id != "i-0123456789abcdef0" || slot != want || err != nil {
+			t.Errorf("Identity() with tag %q = %s, %d, %v", text, id, slot, err)
+		}
+	}
+	for _, text := range []string{"x", "-1", ""} {
+		m.tag.Store(&text)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if id, slot, err := n.Identity(ctx); err == nil {
+			t.Errorf("Identity() with tag %q = %s, %d", text, id, slot)
+		}
+		cancel()
+	}
+	m.tag.Store(nil)
+	m.broken.Store(true)
+	time.AfterFunc(100*time.Millisecond, func() { m.broken.Store(false) })
+	if id, _, err := n.Identity(t.Context()); id == "" || err != nil {
+		t.Errorf("Identity() of a service that comes late = %s, %v", id, err)
 	}
 }

@@ -13,7 +13,6 @@ import (
 const (
 	minAge        = time.Minute      // no worker ends before it: EC2 bills a minute at least
 	holdTime      = time.Minute      // too many workers for so long, before one drains
-	launchCost    = time.Minute      // least time that a launch must be worth
 	shortIdle     = 15 * time.Second // a worker that is one too many ends when idle for so long
 	longIdle      = 90 * time.Second // the others: about what a boot costs
 	registerLimit = 10 * time.Minute // from launch to the first word to a node
@@ -281,7 +280,7 @@ func (p *planner) launch() {
 	n, t := len(p.own), p.cfg.DrainTime(p.in.Boot)
 	m := 0
 	if p.out.Work > p.out.Can {
-		m = ceil((p.out.Work - p.out.Can) / (p.lanes * max(launchCost, t-p.in.Boot).Seconds()))
+		m = ceil((p.out.Work - p.out.Can) / (p.lanes * max(p.cfg.least(), t-p.in.Boot).Seconds()))
 		m = min(m, ceil((float64(p.in.Jobs)+math.Ceil(p.in.Rate*t.Seconds()))/p.lanes)-n)
 	}
 	m = max(m, p.cfg.Min-n)
@@ -306,7 +305,7 @@ func (p *planner) launch() {
 		if p.in.Price <= 0 {
 			limit(0, "what a launch costs is not known, so a budget cannot be kept: give the price of the type")
 		} else {
-			each := p.in.Price * max(launchCost, t+p.in.Boot).Hours()
+			each := p.in.Price * max(p.cfg.least(), t+p.in.Boot).Hours()
 			limit(int(min((budget-p.in.Spent)/each, 1e9)), "$%.2f of the day's $%.2f are spent", p.in.Spent, budget)
 		}
 	}
@@ -371,7 +370,7 @@ func (p *planner) shrink() {
 	if p.out.Since = p.in.Since; p.out.Since.IsZero() {
 		p.out.Since = p.now
 	}
-	if left := holdTime - p.now.Sub(p.out.Since); left > 0 {
+	if left := p.cfg.hold() - p.now.Sub(p.out.Since); left > 0 {
 		p.say("%d more than needed; they drain if that lasts %s more", surplus, rough(left))
 		return
 	}
@@ -384,7 +383,7 @@ func (p *planner) shrink() {
 		switch {
 		case m.Worker == nil && p.running > 0:
 			surplus-- // it is one too many as soon as it has registered, rather than one that works
-		case p.now.Sub(m.LaunchedAt) >= minAge:
+		case p.now.Sub(m.LaunchedAt) >= p.cfg.least():
 			able = append(able, m)
 		}
 	}
@@ -418,11 +417,11 @@ func (p *planner) idle() {
 		switch {
 		case short > 0:
 			short--
-			p.out.Idle[m.ID] = shortIdle
+			p.out.Idle[m.ID] = p.cfg.shortIdle()
 		case len(p.own) <= p.cfg.Min:
 			p.out.Idle[m.ID] = 0
 		default:
-			p.out.Idle[m.ID] = longIdle
+			p.out.Idle[m.ID] = p.cfg.longIdle()
 		}
 	}
 }

@@ -15,6 +15,9 @@ import (
 	"time"
 )
 
+// ProcessPrefix is what the names of processes begin with.
+const ProcessPrefix = "p-"
+
 // processShown is how long a process that has ended is shown.
 const processShown = time.Hour
 
@@ -23,8 +26,15 @@ type ProcessConfig struct {
 	// Command is the program and its arguments; {name} in them becomes the name
 	// of the instance, which the worker must take as its own.
 	Command []string
-	Env     []string // beside the environment of this process
-	Output  io.Writer
+	// Env returns the whole environment of a process by its name; nil: that of
+	// this one. It is no place for other users to look, unlike the arguments.
+	Env    func(name string) []string
+	Output io.Writer
+	// Keep is given what to remember of the processes that run, at every change,
+	// and Kept is what it was given last: processes that have outlived the one
+	// that started them are then found again.
+	Keep func([]byte) error
+	Kept []byte
 	// StopTime is how long a process may take to end when it is asked to.
 	StopTime time.Duration // 0: five seconds
 	Now      func() time.Time
@@ -32,7 +42,7 @@ type ProcessConfig struct {
 }
 
 // Processes is the Cloud of this machine: its instances are processes. Tokens
-// count as with EC2, as long as this process lives. It is safe for concurrent use.
+// count as with EC2, as long as the process lives. It is safe for concurrent use.
 type Processes struct {
 	cfg ProcessConfig
 
@@ -46,7 +56,9 @@ type Processes struct {
 
 type process struct {
 	Instance
-	cmd     *exec.Cmd
+	pid     int
+	token   string
+	found   bool // another process started it
 	stopped bool // was asked to end
 	endedAt time.Time
 	done    chan struct{} // closed when it has ended
@@ -66,7 +78,8 @@ func NewProcesses(cfg ProcessConfig) (*Processes, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Processes{cfg: cfg, tokens: map[string]*process{}}, nil
+	p := &Processes{cfg: cfg, tokens: map[string]*process{}}
+	return p, p.find()
 }
 
 // Instances returns the processes that run or have ended lately. See Cloud.
@@ -74,6 +87,7 @@ func (p *Processes) Instances(ctx context.Context) ([]Instance, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.cfg.Now()
+	p.look(now)
 	p.list = slices.DeleteFunc(p.list, func(x *process) bool {
 		return x.State == Terminated && now.Sub(x.endedAt) > processShown
 	})
@@ -95,34 +109,31 @@ func (p *Processes) Launch(_ context.Context, r Request) (Instance, error) {
 		return Instance{}, &Refusal{Kind: Wrong, Code: "Closing", Text: "this process ends"}
 	}
 	p.next++
-	name := fmt.Sprintf("p-%d-%d-%d", os.Getpid(), r.Slot.Slot, p.next)
+	name := fmt.Sprintf(ProcessPrefix+"%d-%d-%d", os.Getpid(), r.Slot.Slot, p.next)
 	args := make([]string, len(p.cfg.Command))
 	for i, a := range p.cfg.Command {
 		args[i] = strings.ReplaceAll(a, "{name}", name)
 	}
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), p.cfg.Env...)
+	if p.cfg.Env != nil {
+		cmd.Env = p.cfg.Env(name)
+	}
 	cmd.Stdout, cmd.Stderr = p.cfg.Output, p.cfg.Output
 	ownGroup(cmd)
 	if err := cmd.Start(); err != nil {
 		return Instance{}, &Refusal{Kind: Wrong, Code: "NotStarted", Text: err.Error()}
 	}
-	x := &process{cmd: cmd, done: make(chan struct{}), Instance: Instance{
+	x := &process{pid: cmd.Process.Pid, token: r.Token, done: make(chan struct{}), Instance: Instance{
 		ID: name, State: Running, Offer: r.Offer, Slot: r.Slot.Slot, Gen: r.Gen, LaunchedAt: p.cfg.Now(), Address: "pid " + strconv.Itoa(cmd.Process.Pid),
 	}}
 	p.list, p.tokens[r.Token] = append(p.list, x), x
+	p.keep()
 	p.waiting.Go(func() {
 		err := cmd.Wait()
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		x.State, x.endedAt, x.Reason = Terminated, p.cfg.Now(), "it ended by itself"
-		switch {
-		case x.stopped:
-			x.Reason = "it was asked to end"
-		case err != nil:
-			x.Reason = err.Error()
-		}
-		close(x.done)
+		p.ended(x, err)
+		p.keep()
 	})
 	return x.Instance, nil
 }
@@ -150,21 +161,30 @@ func (p *Processes) stop(x *process) {
 		return
 	}
 	x.stopped = true
-	if err := interrupt(x.cmd); err != nil {
+	if err := interrupt(x.pid); err != nil {
 		p.cfg.Log.Warn("process not asked to end, it is killed", "instance", x.ID, "err", err)
-		kill(x.cmd)
+		kill(x.pid)
 		return
 	}
 	p.waiting.Go(func() {
-		late := time.NewTimer(p.cfg.StopTime)
-		defer late.Stop()
-		select {
-		case <-x.done:
-		case <-late.C:
+		if !p.endsIn(x, p.cfg.StopTime) {
 			p.cfg.Log.Warn("process does not end, it is killed", "instance", x.ID)
-			kill(x.cmd)
+			kill(x.pid)
+			p.endsIn(x, p.cfg.StopTime)
 		}
 	})
+}
+
+// ended notes that a process has ended. mu is held.
+func (p *Processes) ended(x *process, err error) {
+	x.State, x.endedAt, x.Reason = Terminated, p.cfg.Now(), "it ended by itself"
+	switch {
+	case x.stopped:
+		x.Reason = "it was asked to end"
+	case err != nil:
+		x.Reason = err.Error()
+	}
+	close(x.done)
 }
 
 // Close ends all processes and waits for that, for no longer than StopTime and

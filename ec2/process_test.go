@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +22,7 @@ func script(text string) []string { return []string{"/bin/sh", "-c", text, "work
 
 func processes(t *testing.T, command []string) *ec2.Processes {
 	t.Helper()
-	p, err := ec2.NewProcesses(ec2.ProcessConfig{Command: command, Env: []string{"DIR=" + t.TempDir()}, StopTime: 500 * time.Millisecond})
+	p, err := ec2.NewProcesses(ec2.ProcessConfig{Command: command, Env: environment(t.TempDir()), StopTime: 500 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,6 +32,79 @@ func processes(t *testing.T, command []string) *ec2.Processes {
 		}
 	})
 	return p
+}
+
+// environment is that of this process, with a folder.
+func environment(dir string) func(string) []string {
+	return func(string) []string { return append(os.Environ(), "DIR="+dir) }
+}
+
+// TestProcesses_are_found_again kills nobody: the first Processes is forgotten as
+// a node is that was killed.
+func TestProcesses_are_found_again(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no process is found again on Windows")
+	}
+	var kept []byte
+	config := func() ec2.ProcessConfig {
+		return ec2.ProcessConfig{
+			Command: script("trap 'exit 0' TERM; while :; do sleep 0.05; done"), StopTime: 5 * time.Second,
+			Kept: slices.Clone(kept), Keep: func(b []byte) error { kept = slices.Clone(b); return nil },
+		}
+	}
+	cfg := fleetConfig()
+	first, err := ec2.NewProcesses(config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = first.Close() })
+	var all []ec2.Instance
+	for slot := range 3 {
+		i, err := first.Launch(t.Context(), slotRequest(cfg, slot, 7))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, i)
+	}
+	if err := syscall.Kill(-pid(t, all[0]), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, first, "one dead", func(is []ec2.Instance) bool { return is[0].State == ec2.Terminated })
+
+	second, err := ec2.NewProcesses(config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := second.Instances(t.Context())
+	if err != nil || len(got) != 2 || got[0].ID != all[1].ID || got[0].State != ec2.Running || got[1].Slot != 2 || got[1].Gen != 7 || !got[0].LaunchedAt.Equal(all[1].LaunchedAt) {
+		t.Fatalf("found %+v, %v, want %+v", got, err, all[1:])
+	}
+	if again, err := second.Launch(t.Context(), slotRequest(cfg, 1, 7)); err != nil || again.ID != all[1].ID {
+		t.Errorf("Launch() with the token of one that was found = %+v, %v", again, err)
+	}
+	if err := second.Terminate(t.Context(), []string{all[1].ID}); err != nil {
+		t.Error(err)
+	}
+	until(t, second, "one ended", func(is []ec2.Instance) bool { return is[0].State == ec2.Terminated && is[1].State == ec2.Running })
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+	until(t, first, "all ended", func(is []ec2.Instance) bool {
+		return !slices.ContainsFunc(is, func(i ec2.Instance) bool { return i.State != ec2.Terminated })
+	})
+	if string(kept) != "[]" {
+		t.Errorf("remembered of none that runs: %s", kept)
+	}
+
+	kept = []byte(`[{"ID":"p-1","PID":1},{"ID":"p-2","PID":` + strconv.Itoa(os.Getpid()) + `}]`)
+	third, err := ec2.NewProcesses(config())
+	if got, _ := third.Instances(t.Context()); err != nil || len(got) != 0 {
+		t.Errorf("of numbers that others have: found %+v, %v", got, err)
+	}
+	kept = []byte("no JSON")
+	if _, err := ec2.NewProcesses(config()); err == nil {
+		t.Error("NewProcesses() with what is no memory = nil error")
+	}
 }
 
 // until waits for what the processes look like.

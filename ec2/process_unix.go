@@ -3,7 +3,10 @@
 package ec2
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 )
 
@@ -11,6 +14,20 @@ import (
 // one runs in: it is asked to end in time.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-func interrupt(cmd *exec.Cmd) error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+func interrupt(pid int) error { return syscall.Kill(-pid, syscall.SIGTERM) }
 
-func kill(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // it has ended
+func kill(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) } // it has ended
+
+// runs reports whether a process of that number runs that was started with that
+// name: the number may be another's by now.
+func runs(pid int, name string) bool {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err == nil {
+		return strings.Contains(string(line), name)
+	}
+	if _, err := os.Stat("/proc/self/cmdline"); err == nil {
+		return false
+	}
+	out, err := exec.Command("ps", "-ww", "-o", "command=", "-p", fmt.Sprint(pid)).Output()
+	return err == nil && strings.Contains(string(out), name)
+}

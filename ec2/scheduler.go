@@ -1,7 +1,6 @@
 package ec2
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"workmanager/jobs"
@@ -68,7 +68,8 @@ type Parts struct {
 type Scheduler struct {
 	cfg  Config
 	p    Parts
-	wake chan struct{} // capacity 1: a job came in
+	wake chan struct{} // capacity 1: a job or an order came in
+	have atomic.Int64  // workers, as decided last
 
 	mu        sync.Mutex // guards the rest; not held over calls
 	ledger    ledger
@@ -83,11 +84,13 @@ type Scheduler struct {
 	leadSince time.Time
 	leading   bool
 	lookedAt  time.Time
+	stranger  bool // somebody asked for an instance that is not known
 	launches  []time.Time
 	// launchCount and refusalCount are since the start.
 	launchCount, refusalCount int64
 	unseen                    int
-	paused                    bool // by an operator
+	pauses                    uint64           // how often an operator paused or resumed: odd is paused
+	asked                     map[string]asked // what operators asked for, by instance
 	pauseUntil                time.Time
 	pauseWhy                  string
 	throttle                  time.Duration
@@ -117,7 +120,6 @@ type machine struct {
 	drainAt    time.Time
 	suspect    time.Time
 	ending     bool
-	ordered    Verb
 	spared     bool // ended for being one too many: no fault of its own
 	failed     bool // counted as one that never registered
 	price      float64
@@ -145,7 +147,7 @@ func New(cfg Config, p Parts) *Scheduler {
 	}
 	return &Scheduler{
 		cfg: cfg, p: p, wake: make(chan struct{}, 1), ledger: newLedger(cfg), machines: map[string]*machine{},
-		lanes: float64(cfg.Lanes), rate: cfg.Rate, boot: cfg.Boot, prices: map[Offer]float64{}, workers: map[string]Worker{},
+		lanes: float64(cfg.Lanes), rate: cfg.Rate, boot: cfg.Boot, prices: map[Offer]float64{}, workers: map[string]Worker{}, asked: map[string]asked{},
 	}
 }
 
@@ -169,20 +171,21 @@ func (s *Scheduler) Run(ctx context.Context) error {
 				s.p.Log.Warn("fleet not decided, will be tried again", "err", err)
 			}
 		}
-		next = time.Now().Add(Interval)
-		timer.Reset(Interval)
+		next = time.Now().Add(s.cfg.interval())
+		timer.Reset(s.cfg.interval())
 	}
 }
 
 // Wake tells that a job came in. With no worker the next decision is then a
 // second away. It never blocks.
 func (s *Scheduler) Wake() {
-	s.mu.Lock()
-	have := s.last.Have
-	s.mu.Unlock()
-	if have > 0 {
-		return
+	if s.have.Load() == 0 {
+		s.nudge()
 	}
+}
+
+// nudge brings the next decision to a second away. It never blocks.
+func (s *Scheduler) nudge() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -199,7 +202,9 @@ func (s *Scheduler) Step(ctx context.Context, now time.Time) error {
 	}
 	s.mu.Lock()
 	s.arrive(now, demand)
-	look := leads || now.Sub(s.lookedAt) >= followInterval
+	s.direct = demand.Workers // also where this node does not lead: the other one hears of them
+	since := now.Sub(s.lookedAt)
+	look := leads || since >= followInterval || s.stranger && since >= s.cfg.interval()
 	theirs := s.theirs
 	s.mu.Unlock()
 	if !leads {
@@ -224,6 +229,7 @@ func (s *Scheduler) Step(ctx context.Context, now time.Time) error {
 	s.since = d.Since
 	s.mind(now, d)
 	s.last = d
+	s.have.Store(int64(d.Have))
 	s.mu.Unlock()
 	if !leads {
 		d.Actions = nil
@@ -246,6 +252,10 @@ func (s *Scheduler) leads(now time.Time) bool {
 		return true
 	}
 	m := s.p.Members()
+	if !m.Pair {
+		s.leading, s.peerAway = true, false
+		return true
+	}
 	others := slices.DeleteFunc(slices.Clone(m.Alive), func(name string) bool { return name == m.Self })
 	s.peerAway = m.Pair && len(others) == 0
 	first := !slices.ContainsFunc(others, func(name string) bool { return name < m.Self })
@@ -255,7 +265,7 @@ func (s *Scheduler) leads(now time.Time) bool {
 	case s.leadSince.IsZero() || now.Before(s.leadSince):
 		s.leadSince = now
 	}
-	s.leading = first && now.Sub(s.leadSince) >= leadTime
+	s.leading = first && now.Sub(s.leadSince) >= s.cfg.lead()
 	return s.leading
 }
 
@@ -317,12 +327,13 @@ func (s *Scheduler) price(o Offer) float64 {
 // observe takes in what the cloud shows and what workers say.
 func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 	before := s.lookedAt
-	s.lookedAt = now
+	s.lookedAt, s.stranger = now, false
 	for _, i := range seen {
 		s.ledger.raise(i.Slot, markOf(i.Gen, i.State.Dead()))
 		m, known := s.machines[i.ID]
 		if !known {
 			m = &machine{price: s.price(i.Offer), bornAt: born(i.LaunchedAt, before, now)}
+			m.sampled = before.IsZero() // when it had its first lease was before this process
 			s.machines[i.ID] = m
 			if !i.State.Dead() {
 				s.p.Log.Info("instance found that was not launched here", "instance", i.ID, "slot", i.Slot, "gen", i.Gen)
@@ -346,7 +357,6 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 			m.drainAt = now
 		}
 	}
-	s.direct = d.Workers
 	heard := maps.Clone(s.workers)
 	for _, w := range d.Workers {
 		if there, both := heard[w.Instance]; !both || w.SeenAt.After(there.SeenAt) {
@@ -380,6 +390,7 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 			delete(s.machines, id)
 		}
 	}
+	s.forget(now)
 	maps.DeleteFunc(s.workers, func(_ string, w Worker) bool { return now.Sub(w.SeenAt) > forgetTime })
 	s.launches = slices.DeleteFunc(s.launches, func(at time.Time) bool { return now.Sub(at) >= time.Hour })
 }
@@ -440,8 +451,8 @@ func (s *Scheduler) input(now time.Time, d Demand) Input {
 		Slots: s.ledger.free(now), Queued: d.Queued, Rate: s.arrivals.Rate(now), Lanes: s.lanes, Boot: s.boot, Since: s.since,
 		Unseen: s.unseen, Recent: len(s.launches), Spent: s.spent(now), PausedUntil: s.pauseUntil, Pause: s.pauseWhy, PeerAway: s.peerAway,
 	}
-	if s.paused {
-		in.PausedUntil, in.Pause = now.Add(Interval), "an operator asked for it"
+	if s.paused() {
+		in.PausedUntil, in.Pause = now.Add(s.cfg.interval()), "an operator asked for it"
 	}
 	if now.Before(s.mostUntil) {
 		in.MostNow = max(s.mostNow, 1)
@@ -455,7 +466,7 @@ func (s *Scheduler) input(now time.Time, d Demand) Input {
 		if m.dead() || !now.Before(m.untilSeen) {
 			continue
 		}
-		x := Machine{Instance: m.Instance, Worker: m.worker, DrainAt: m.drainAt, Suspect: m.suspect, Ending: m.ending, Ordered: m.ordered}
+		x := Machine{Instance: m.Instance, Worker: m.worker, DrainAt: m.drainAt, Suspect: m.suspect, Ending: m.ending, Ordered: s.asked[m.ID].do}
 		in.Machines = append(in.Machines, x)
 	}
 	if len(in.Slots) > 0 {
@@ -483,7 +494,7 @@ func (s *Scheduler) spent(now time.Time) float64 {
 		if m.LaunchedAt.Before(midnight) {
 			ran = end.Sub(midnight)
 		} else {
-			ran = max(ran, launchCost)
+			ran = max(ran, s.cfg.least())
 		}
 		sum += m.price * ran.Hours()
 	}
@@ -538,7 +549,13 @@ func (s *Scheduler) act(ctx context.Context, now time.Time, d Decision) []string
 			s.p.Log.Info("fleet "+string(a.Do), "instance", a.Instance, "why", a.Why)
 		}
 	}
-	orders := Orders{Idle: d.Idle}
+	orders := Orders{Idle: map[string]time.Duration{}}
+	for id, ttl := range d.Idle {
+		if least := s.cfg.least(); ttl > 0 && ttl < least && now.Sub(s.machines[id].LaunchedAt) < least {
+			ttl = least // one that is idle for so long is as old
+		}
+		orders.Idle[id] = ttl
+	}
 	for id, m := range s.machines {
 		if !m.dead() && (!m.drainAt.IsZero() || m.ending) {
 			orders.Drain = append(orders.Drain, id)
@@ -681,190 +698,72 @@ func (s *Scheduler) alive() int {
 	return n
 }
 
-// note keeps a decision.
-func (s *Scheduler) note(e Entry) {
-	s.mu.Lock()
-	if n := len(s.entries); n > 0 && e.same(&s.entries[n-1]) {
-		last := &s.entries[n-1]
-		e.At, e.Times = last.At, last.Times+1
-		*last = e
-	} else {
-		s.entries = append(s.entries, e)
-		if len(s.entries) > entryCount {
-			s.entries = slices.Delete(s.entries, 0, len(s.entries)-entryCount)
-		}
-	}
-	s.mu.Unlock()
-	if (len(e.Actions) > 0 || len(e.Outcome) > 0) && s.p.OnDecision != nil {
-		s.p.OnDecision(e)
-	}
-}
-
-func (e *Entry) same(last *Entry) bool {
-	quiet := len(e.Actions)+len(e.Outcome)+len(last.Actions)+len(last.Outcome) == 0
-	undecided := strings.HasPrefix(e.Why, "no decision") == strings.HasPrefix(last.Why, "no decision")
-	return quiet && undecided && e.Leader == last.Leader && e.Have == last.Have && e.Want == last.Want
-}
-
-// Decisions returns the last decisions, the newest first, at most so many.
-func (s *Scheduler) Decisions(most int) []Entry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := slices.Clone(s.entries[max(0, len(s.entries)-most):])
-	slices.Reverse(out)
-	return out
-}
-
-// Fleet is a snapshot of what the scheduler owns and why.
-type Fleet struct {
-	Kind      string
-	Leader    bool
-	Min, Max  int
-	Want      int
-	Have      int
-	Paused    string // why nothing is launched, "" if it may be
-	Boot      time.Duration
-	DrainTime time.Duration
-	Spent     float64 // dollars today, as far as prices are known
-	Launched  int64   // since the start
-	Refused   int64   // launches that the cloud said no to, since the start
-	SeenAt    time.Time
-	Machines  []FleetMachine
-}
-
-// FleetMachine is one machine of the snapshot.
-type FleetMachine struct {
-	Instance
-	Phase string  // pending, booting, working, idle, silent, draining, ending or stopped
-	Price float64 // dollars an hour, 0 unknown
-	Worker
-}
-
-// Fleet returns the snapshot. It asks nobody.
-func (s *Scheduler) Fleet(now time.Time) Fleet {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f := Fleet{
-		Kind: s.cfg.Kind, Leader: s.leading, Min: s.cfg.Min, Max: s.cfg.Max, Want: s.last.Want, Have: s.last.Have, Boot: s.boot,
-		DrainTime: s.cfg.DrainTime(s.boot), Spent: s.spent(now), SeenAt: s.lookedAt,
-		Launched: s.launchCount, Refused: s.refusalCount,
-	}
-	switch {
-	case s.paused:
-		f.Paused = "an operator asked for it"
-	case now.Before(s.pauseUntil):
-		f.Paused = fmt.Sprintf("until %s: %s", s.pauseUntil.UTC().Format(time.TimeOnly), s.pauseWhy)
-	}
-	for _, m := range s.machines {
-		if m.dead() || !now.Before(m.untilSeen) {
-			continue
-		}
-		x := FleetMachine{Instance: m.Instance, Phase: m.phase(now), Price: m.price}
-		if m.worker != nil {
-			x.Worker = *m.worker
-		}
-		f.Machines = append(f.Machines, x)
-	}
-	slices.SortFunc(f.Machines, func(a, b FleetMachine) int {
-		return cmp.Or(cmp.Compare(a.Slot, b.Slot), a.LaunchedAt.Compare(b.LaunchedAt), cmp.Compare(a.ID, b.ID))
-	})
-	return f
-}
-
-func (m *machine) phase(now time.Time) string {
-	switch {
-	case m.ending:
-		return "ending"
-	case !m.drainAt.IsZero():
-		return "draining"
-	case m.State == Stopped:
-		return "stopped"
-	case m.worker == nil && m.State == Pending:
-		return "pending"
-	case m.worker == nil:
-		return "booting"
-	case now.Sub(m.worker.SeenAt) > time.Minute:
-		return "silent"
-	case m.worker.Leases > 0:
-		return "working"
-	}
-	return "idle"
-}
-
-// Owns reports whether an instance is alive with our tags, at that address if
-// one is known: it is how a worker is let in without a secret.
-func (s *Scheduler) Owns(id, address string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m := s.machines[id]
-	return m != nil && !m.dead() && !m.ending && (m.Address == "" || address == "" || m.Address == address)
-}
-
 // Order gives an operator's order for one instance: Drain or Terminate. It is
-// carried out by the node that leads, with its next decision.
+// carried out by the node that leads, with its next decision: the other one
+// hears of it.
 func (s *Scheduler) Order(id string, do Verb) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.machines[id]
-	if m == nil || m.dead() {
+	if m != nil && m.dead() || m == nil && !s.hears(id) {
 		return jobs.Errorf(jobs.CodeNotFound, "instance %s is not in the fleet", id)
 	}
-	m.ordered = do
+	s.ask(id, do)
 	return nil
 }
 
-// Pause keeps the scheduler from launching, or lets it again. What is there
-// still ends when it is not needed.
+// hears reports whether a worker of that instance is heard, at either node: the
+// machine may be one that only the other node sees.
+func (s *Scheduler) hears(id string) bool {
+	_, there := s.workers[id]
+	return there || slices.ContainsFunc(s.direct, func(w Worker) bool { return w.Instance == id })
+}
+
+// ask keeps an order. One to terminate is not taken back.
+func (s *Scheduler) ask(id string, do Verb) {
+	if was := s.asked[id].do; was == do || was == Terminate || was == "" && len(s.asked) >= maxAsked {
+		return
+	}
+	s.asked[id] = asked{do: do}
+	s.nudge()
+}
+
+// asked is an operator's order, and since when it is of no machine that is seen
+// or heard.
+type asked struct {
+	do    Verb
+	since time.Time
+}
+
+// maxAsked bounds the orders that are kept: each is of an instance that lives,
+// or that only the other node sees.
+const maxAsked = MaxWorkers
+
+// forget drops the orders that have nobody to be for.
+func (s *Scheduler) forget(now time.Time) {
+	for id, a := range s.asked {
+		switch m := s.machines[id]; {
+		case m != nil && m.dead():
+			delete(s.asked, id)
+		case m != nil || s.hears(id):
+			s.asked[id] = asked{do: a.do}
+		case a.since.IsZero():
+			s.asked[id] = asked{a.do, now}
+		case now.Sub(a.since) > registerLimit:
+			delete(s.asked, id)
+		}
+	}
+}
+
+// Pause keeps the schedulers of both nodes from launching, or lets them again.
+// What is there still ends when it is not needed.
 func (s *Scheduler) Pause(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.paused = on
+	if on != s.paused() {
+		s.pauses++
+		s.nudge()
+	}
 }
 
-// Share returns what the other node's scheduler is to know. It has at most 8 KiB.
-func (s *Scheduler) Share(now time.Time) []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out share
-	for k := range s.ledger.slots {
-		out.Marks = append(out.Marks, s.ledger.slots[k].mark)
-	}
-	for _, w := range s.direct {
-		if m := s.machines[w.Instance]; m != nil && !m.dead() && now.Sub(w.SeenAt) < aliveTime && len(out.Workers) < MaxWorkers {
-			out.Workers = append(out.Workers, shareWorker(now, w))
-		}
-	}
-	slices.Sort(out.Workers)
-	if out.Leads = s.leading; s.leading {
-		out.Drain = s.orders.Drain
-		for id, ttl := range s.orders.Idle {
-			out.Idle = append(out.Idle, fmt.Sprintf("%s %d", id, int(ttl.Seconds())))
-		}
-		slices.Sort(out.Idle)
-	}
-	return out.encode()
-}
-
-// Heard takes in what the other node's scheduler shares.
-func (s *Scheduler) Heard(now time.Time, b []byte) error {
-	said, err := decodeShare(b)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for k, m := range said.Marks {
-		s.ledger.raise(k, m)
-	}
-	for _, text := range said.Workers {
-		w, err := readWorker(now, text)
-		if err != nil {
-			return err
-		}
-		s.workers[w.Instance] = w
-	}
-	if said.Leads {
-		s.theirs = said.orders()
-	}
-	return nil
-}
+func (s *Scheduler) paused() bool { return s.pauses%2 == 1 }

@@ -17,7 +17,7 @@ import (
 // give the very same, since it is part of what a token stands for. It has no
 // secret: an instance is let in because the nodes see it among their own.
 type UserData struct {
-	Nodes []string // base URLs of the nodes, either of which will do
+	Nodes []string // https URLs of the nodes, either of which will do
 	CA    string   // PEM certificates that vouch for the nodes; "" trusts those of the image
 	// BinaryPath is where a node has the program, less the architecture that
 	// follows: amd64 or arm64. HealthPath answers while a node is well.
@@ -51,7 +51,7 @@ func (u UserData) Render() ([]byte, error) {
 	}
 	for _, n := range u.Nodes {
 		at, err := url.Parse(n)
-		if err != nil || at.Scheme != "https" && at.Scheme != "http" || at.Host == "" || at.User != nil || strings.Trim(at.Path, "/") != "" || !plainArg.MatchString(n) {
+		if err != nil || at.Scheme != "https" || at.Host == "" || at.User != nil || strings.Trim(at.Path, "/") != "" || !plainArg.MatchString(n) {
 			bad("user data: %q is no address of a node, https://HOST:PORT", n)
 		}
 	}

@@ -31,7 +31,7 @@ const (
 
 func userData() ec2.UserData {
 	return ec2.UserData{
-		Nodes: []string{"https://10.0.0.1:5000", "https://10.0.1.1:5000"}, CA: certificate, BinaryPath: "/worker/program/", HealthPath: "/healthz",
+		Nodes: []string{"https://10.0.0.1:5000", "https://10.0.1.1:5000"}, CA: certificate, BinaryPath: "/worker/binary/", HealthPath: "/healthz",
 		SHA256: map[string]string{"amd64": sumA, "arm64": sumB}, Args: []string{"--idle-timeout", "90s", "--cutoff-timeout", "10m"},
 	}
 }
@@ -73,6 +73,7 @@ func TestUserData_invalid(t *testing.T) {
 	for name, set := range map[string]func(u *ec2.UserData){
 		"no node":         func(u *ec2.UserData) { u.Nodes = nil },
 		"node's scheme":   func(u *ec2.UserData) { u.Nodes[0] = "file:///etc" },
+		"no TLS":          func(u *ec2.UserData) { u.Nodes[0] = "http://10.0.0.1:5000" },
 		"node's quote":    func(u *ec2.UserData) { u.Nodes[0] = "https://a'b:5000" },
 		"node's password": func(u *ec2.UserData) { u.Nodes[0] = "https://a:b@host:5000" },
 		"argument":        func(u *ec2.UserData) { u.Args = []string{"--name", "a b"} },
@@ -110,7 +111,7 @@ func TestUserData_runs(t *testing.T) {
 	node := func(body []byte) *httptest.Server {
 		s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {
-			case "/worker/program/" + arch:
+			case "/worker/binary/" + arch:
 				asked.Add(1)
 				_, _ = w.Write(body)
 			case "/healthz":
@@ -121,19 +122,7 @@ func TestUserData_runs(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s
 	}
-	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.Method == http.MethodPut && r.URL.Path == "/latest/api/token" && r.Header.Get("X-Aws-Ec2-Metadata-Token-Ttl-Seconds") != "":
-			_, _ = w.Write([]byte("a token"))
-		case r.Header.Get("X-Aws-Ec2-Metadata-Token") == "a token" && r.URL.Path == "/latest/meta-data/instance-id":
-			_, _ = w.Write([]byte("i-0123"))
-		default:
-			http.Error(w, "no", http.StatusUnauthorized)
-		}
-	}))
-	t.Cleanup(metadata.Close)
-
-	run := func(t *testing.T, u ec2.UserData, metadata string) (dir string, calls string, err error) {
+	run := func(t *testing.T, u ec2.UserData) (dir string, calls string, err error) {
 		t.Helper()
 		script, err := u.Render()
 		if err != nil {
@@ -154,7 +143,7 @@ func TestUserData_runs(t *testing.T) {
 		cmd.Stdin = bytes.NewReader(script)
 		cmd.Env = []string{
 			"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + dir, "WORKMANAGER_PREFIX=" + dir, "WORKMANAGER_PAUSE=0.05",
-			"AWS_EC2_METADATA_SERVICE_ENDPOINT=" + metadata, "https_proxy=http://127.0.0.1:1", "http_proxy=http://127.0.0.1:1",
+			"https_proxy=http://127.0.0.1:1", "http_proxy=http://127.0.0.1:1",
 		}
 		out, err := cmd.CombinedOutput()
 		t.Logf("%s", out)
@@ -172,7 +161,7 @@ func TestUserData_runs(t *testing.T) {
 	u.FetchTime = time.Second
 
 	t.Run("well", func(t *testing.T) {
-		dir, calls, err := run(t, u, metadata.URL)
+		dir, calls, err := run(t, u)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +179,7 @@ func TestUserData_runs(t *testing.T) {
 			t.Fatal(err)
 		}
 		exe := filepath.Join(dir, "opt/workmanager/workmanager")
-		want := fmt.Sprintf("ExecStart=%s worker --name i-0123 --node %s --node %s --idle-timeout 90s --cutoff-timeout 10m\nEnvironment=SSL_CERT_FILE=", exe, bad.URL, good.URL)
+		want := fmt.Sprintf("ExecStart=%s worker --ec2 --ca %s --node %s --node %s --idle-timeout 90s --cutoff-timeout 10m\n", exe, filepath.Join(dir, "opt/workmanager/ca.pem"), bad.URL, good.URL)
 		if !strings.Contains(string(unit), want) {
 			t.Errorf("the unit has no %q:\n%s", want, unit)
 		}
@@ -211,9 +200,9 @@ func TestUserData_runs(t *testing.T) {
 			t.Errorf("the end is not put off: %v\n%s", err, after)
 		}
 	})
-	ends := func(t *testing.T, u ec2.UserData, metadata string) {
+	ends := func(t *testing.T, u ec2.UserData) {
 		t.Helper()
-		dir, calls, err := run(t, u, metadata)
+		dir, calls, err := run(t, u)
 		if err == nil || !strings.HasSuffix(calls, "systemctl poweroff\n") || strings.Count(calls, "\n") != 2 {
 			t.Errorf("the instance does not end: %v\n%s", err, calls)
 		}
@@ -223,26 +212,25 @@ func TestUserData_runs(t *testing.T) {
 	}
 	t.Run("wrong sum", func(t *testing.T) {
 		u := u
-		u.Nodes = []string{bad.URL}
+		u.Nodes, u.FetchTime = []string{bad.URL, bad.URL}, time.Hour
 		asked.Store(0)
-		ends(t, u, metadata.URL)
-		if n := asked.Load(); n < 1 {
-			t.Error("the node was not asked")
+		ends(t, u)
+		if n := asked.Load(); n != 6 {
+			t.Errorf("the nodes were asked %d times, want three times each", n)
 		}
 	})
 	t.Run("node that nobody vouches for", func(t *testing.T) {
 		u := u
 		u.CA = certificateOf(t)
 		asked.Store(0)
-		ends(t, u, metadata.URL)
+		ends(t, u)
 		if n := asked.Load(); n > 0 {
 			t.Errorf("%d requests to a node of another CA", n)
 		}
 	})
-	t.Run("no metadata", func(t *testing.T) { ends(t, u, "http://127.0.0.1:1") })
 	t.Run("no program for this machine", func(t *testing.T) {
 		u := u
 		u.SHA256 = map[string]string{map[string]string{"amd64": "arm64", "arm64": "amd64"}[arch]: sumA}
-		ends(t, u, metadata.URL)
+		ends(t, u)
 	})
 }

@@ -23,7 +23,7 @@
 //     node and in every [Merge].
 //   - J2: a completed job has its value, a failed one its reason, and no other
 //     job has either; a purged one has neither v1, value nor checkpoint.
-//   - J3: v1 and iterations of a job never change.
+//   - J3: v1, iterations and owner of a job never change.
 //   - J4: at one node at most one worker holds the lease of a job.
 //   - J5: a value shown once stays the value of that job, but for an integrity
 //     alarm that recomputing decided.
@@ -32,4 +32,6 @@
 //   - J7: a checkpoint and a lost-worker count belong to an open job; a job
 //     that has ended carries neither. Its kept checkpoints stay until it is
 //     purged.
+//   - J8: what was taken back stays taken back: no checkpoint of a row with
+//     fewer restarts is gone on from, at either node and after any restart.
 package jobs

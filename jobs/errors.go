@@ -20,6 +20,7 @@ const (
 	CodeTooLarge     Code = "too_large"     // over a limit in bytes
 	CodeUnsupported  Code = "unsupported"   // a media type or encoding we do not take
 	CodeTimeout      Code = "timeout"       // the request came in too slowly
+	CodeLimited      Code = "limited"       // a limit of this one caller; try later
 	CodeBusy         Code = "busy"          // a limit of the whole node; try later
 	CodeStopping     Code = "stopping"      // this node is shutting down; try the other
 	CodeDiskFull     Code = "disk_full"     // no room for the write; reads go on

@@ -169,6 +169,9 @@ func Receive(here *Row, in Row, floor time.Time) Arrival {
 	now := in
 	if here != nil {
 		now.Job, now.Ext, now.LSeq = Merge(here.Job, in.Job), mergeExt(here.Ext, in.Ext), here.LSeq
+		if Diverge(here.Job, in.Job) || disagreeRungs(here.Job, in.Job) && cmpWork(here.Job, in.Job) == 0 {
+			now.Job, _ = now.Job.Distrust() // a fact of this node: it goes back, and the sender takes its own back too
+		}
 	} else if in.Job.Ended() && in.Job.Key().Before(floor) && !broken("M7") {
 		return Arrival{Row: in, Ignored: true}
 	} else if !in.Job.Ended() && in.Job.Key().Before(floor) && (broken("M1") || broken("M8")) {

@@ -38,6 +38,7 @@ type Job struct {
 	Iterations uint64
 	Priority   uint8 // 0..MaxPriority, higher first
 
+	Owner     string // the client that submitted it, "" for an operator or where no tokens are asked for
 	Origin    string // the node it came in at
 	CreatedAt time.Time
 	GCAfter   time.Time // retention counts from the later of this and CreatedAt
@@ -53,6 +54,7 @@ type Job struct {
 	Checkpoint Progress // if Open; Done is 0 where there is none
 	Attempts   uint32   // leases given
 	Lost       uint32   // workers vanished since the last progress
+	Restarts   uint32   // how often the job was taken back below a checkpoint that proved wrong
 
 	Keep        uint16 // checkpoints that stay, 0..MaxKeep
 	Rungs       Rungs  // the first of them, as far as they are known
@@ -170,6 +172,7 @@ const maxETA = 290 * 365 * 24 * time.Hour
 
 // ListQuery asks for a page of jobs.
 type ListQuery struct {
+	Owner string // whose jobs, "" is everybody's
 	State State  // "" is any
 	Limit int    // 1..Limits.ListJobs
 	After string // the cursor of the page before, "" for the first
@@ -187,6 +190,7 @@ type List struct {
 // ResultsQuery asks for results behind a cursor, in the order this node learnt
 // them. Wait is how long to wait for the first if there is none.
 type ResultsQuery struct {
+	Owner string // whose jobs' results, "" is everybody's
 	After string
 	Limit int
 	Wait  time.Duration

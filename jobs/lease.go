@@ -35,6 +35,18 @@ type Capacity struct {
 	Wait time.Duration
 }
 
+// Orders are what a node wants of a worker besides the work of its leases.
+type Orders struct {
+	// Drain: it is to take no more leases, hand back what it has, and end.
+	Drain bool
+	// Idle is how long it may stay without a lease: 0 is as it would by itself,
+	// IdleForEver for ever.
+	Idle time.Duration
+}
+
+// IdleForEver keeps an idle worker from ending.
+const IdleForEver time.Duration = -1
+
 // Fence numbers a lease: the boot that gave it and a counter. It tells a
 // worker at renewal that its lease is lost. It never refuses a right value.
 type Fence struct {

@@ -11,6 +11,8 @@ const (
 	MaxPriority = 9
 	// MaxKeyBytes bounds an Idempotency-Key.
 	MaxKeyBytes = 255
+	// MaxOwnerBytes bounds the name of a job's owner.
+	MaxOwnerBytes = 63
 	// MaxErrBytes bounds the reason a failed job keeps.
 	MaxErrBytes = 1024
 	// MaxWait bounds every long poll; a longer wait asked for is cut to it.
@@ -38,7 +40,19 @@ type Limits struct {
 	StoreBytes int64
 	// Waiters bounds the long polls and event streams open at once.
 	Waiters int
+	// Rate bounds the requests a second, and RateBytes the bytes of bodies a
+	// second, of one token and of one address. 0 is no bound.
+	Rate, RateBytes int64
+	// Tries bounds the tokens a minute from one address that are not known here.
+	// 0 is no bound.
+	Tries int
+	// Conns bounds the connections open at once. 0 is no bound.
+	Conns int
 }
+
+// CallerShare is the part of Waiters, and of Conns, that one token or one
+// address may take: a quarter.
+const CallerShare = 4
 
 // DefaultLimits returns the limits of a node that was told nothing else.
 func DefaultLimits() Limits {
@@ -52,5 +66,9 @@ func DefaultLimits() Limits {
 		OpenJobs:       20_000_000,
 		StoreBytes:     0,
 		Waiters:        10_000,
+		Rate:           20_000,
+		RateBytes:      1 << 30,
+		Tries:          60,
+		Conns:          16_384,
 	}
 }

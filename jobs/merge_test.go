@@ -31,7 +31,7 @@ func (s *source) job() jobs.Job {
 		ID: jobs.ID{15: 1}, V1: s.value(), Iterations: uint64(10 + s.n(2)), Priority: uint8(s.n(3)),
 		Origin: string(rune('a' + s.n(2))), Home: string(rune('a' + s.n(2))), OwnEpoch: uint64(s.n(3)),
 		CreatedAt: s.at(), GCAfter: s.at(), Attempts: uint32(s.n(3)),
-		Keep: uint16(s.n(4)), ResumedFrom: uint64(s.n(3)),
+		Keep: uint16(s.n(4)), ResumedFrom: uint64(s.n(3)), Restarts: uint32(s.n(3)), Owner: []string{"", "x", "y"}[s.n(3)],
 	}
 	for range s.n(int(j.Keep) + 1) {
 		j.Rungs = j.Rungs.Add(s.value())
@@ -89,8 +89,25 @@ func FuzzMerge(f *testing.F) {
 		if xy.Purged != (x.Purged || y.Purged) {
 			t.Errorf("Merge of purged %v and %v is %v", x.Purged, y.Purged, xy.Purged)
 		}
-		if !xy.Purged && x.V1 == y.V1 && x.Iterations == y.Iterations && x.Keep == y.Keep && xy.Rungs.Len() != max(x.Rungs.Len(), y.Rungs.Len()) {
+		if !xy.Purged && x.V1 == y.V1 && x.Iterations == y.Iterations && x.Keep == y.Keep && x.Restarts == y.Restarts && xy.Rungs.Len() != max(x.Rungs.Len(), y.Rungs.Len()) {
 			t.Errorf("Merge of %d and %d kept checkpoints has %d", x.Rungs.Len(), y.Rungs.Len(), xy.Rungs.Len())
+		}
+		if x.V1 == y.V1 && x.Iterations == y.Iterations && !xy.Purged {
+			if xy.Restarts != max(x.Restarts, y.Restarts) {
+				t.Errorf("J8: Merge of %d and %d restarts has %d", x.Restarts, y.Restarts, xy.Restarts)
+			}
+			if later := max(x.Restarts, y.Restarts); x.Restarts != y.Restarts && xy.Rank == jobs.Open {
+				of := x
+				if y.Restarts == later {
+					of = y
+				}
+				if xy.Checkpoint != of.Checkpoint || xy.Rungs != of.Rungs {
+					t.Errorf("J8: Merge(%+v, %+v) has the checkpoint %+v, want that of %d restarts", x, y, xy.Checkpoint, later)
+				}
+			}
+		}
+		if o := xy.Owner; o != x.Owner && o != y.Owner || o == "" && x.Owner+y.Owner != "" {
+			t.Errorf("Merge of a job of %q and of %q is of %q", x.Owner, y.Owner, o)
 		}
 		if err := valid(xy); err != "" {
 			t.Errorf("Merge(%+v, %+v) = %+v: %s", x, y, xy, err)
@@ -104,7 +121,7 @@ func valid(j jobs.Job) string {
 	switch {
 	case j.Purged && (j.V1 != zero || j.Result != zero || j.Checkpoint.Value != zero):
 		return "J2: a purged job has bytes"
-	case j.Purged && (j.Keep != 0 || j.Rungs != "" || j.ResumedFrom != 0):
+	case j.Purged && (j.Keep != 0 || j.Rungs != "" || j.ResumedFrom != 0 || j.Restarts != 0):
 		return "J2: a purged job has kept checkpoints"
 	case j.Rungs.Len() > int(j.Keep):
 		return "more checkpoints than the job keeps"

@@ -69,6 +69,11 @@ func (j Job) Hash() int64 {
 		u(j.ResumedFrom)
 		s(string(j.Rungs))
 	}
+	if j.Owner != "" || j.Restarts > 0 { // the same; no number of kept checkpoints is as large as this mark
+		u(1 << 32)
+		s(j.Owner)
+		u(uint64(j.Restarts))
+	}
 	sum := sha256.Sum256(b)
 	return int64(binary.LittleEndian.Uint64(sum[:8]))
 }

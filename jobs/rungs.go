@@ -141,7 +141,7 @@ func (j Job) Ladder() []Progress {
 // disagreeRungs reports whether two rows of the same work have different values
 // at one place.
 func disagreeRungs(a, b Job) bool {
-	if a.Keep != b.Keep {
+	if a.Keep != b.Keep || a.Restarts != b.Restarts {
 		return false
 	}
 	short, long := a.Rungs, b.Rungs

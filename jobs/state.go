@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -97,6 +98,27 @@ func (j Job) Advance(p Progress) (Job, bool) {
 	return j, true
 }
 
+// TakeBack takes an open job back to a place that is trusted, because its
+// checkpoint, or a kept one, is not: v1 if to.Done is 1. Kept checkpoints beyond
+// it go, and rows that do not know of it yet cannot bring any of that back (J8).
+// seen is the restarts of the row that proved wrong: one that was taken back
+// since stays as it is.
+func (j Job) TakeBack(to Progress, seen uint32) (Job, bool) {
+	if j.Ended() || j.Restarts != seen || j.Restarts == math.MaxUint32 || to.Done < 1 || to.Done > j.Start().Done || to.Done == 1 && to.Value != j.V1 {
+		return j, false
+	}
+	j.Restarts++
+	if j.Checkpoint = to; to.Done == 1 {
+		j.Checkpoint = Progress{}
+	}
+	j.Rungs = j.Rungs.First(RungsBy(j.Iterations, int(j.Keep), to.Done))
+	return j, true
+}
+
+// Distrust is TakeBack to v1 of a job of which two rows have come equally far
+// and to different values.
+func (j Job) Distrust() (Job, bool) { return j.TakeBack(Progress{Done: 1, Value: j.V1}, j.Restarts) }
+
 // Complete records the value. A right value is taken from anyone at any time,
 // but for a job that its owner has withdrawn or erased.
 func (j Job) Complete(v Value, now time.Time) (Job, bool) {
@@ -161,7 +183,7 @@ func (j Job) Purge(now time.Time) (Job, bool) {
 	}
 	j, _ = j.Cancel(now)
 	j.V1, j.Result, j.Checkpoint = Value{}, Value{}, Progress{}
-	j.Keep, j.Rungs, j.ResumedFrom = 0, "", 0
+	j.Keep, j.Rungs, j.ResumedFrom, j.Restarts = 0, "", 0, 0
 	j.Verified, j.Purged = false, true
 	return j, true
 }

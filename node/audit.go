@@ -497,7 +497,7 @@ func (a *auditor) settle(ctx context.Context, c *check) error {
 	case c.why == disputed:
 		a.settled.Add(1)
 	}
-	a.q.cache.drop(c.v1, c.iterations)
+	a.q.cache.drop(e.Job)
 	a.q.cache.put(e.Job)
 	a.q.mu.Lock()
 	a.q.remove(c.id)

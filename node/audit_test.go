@@ -111,7 +111,7 @@ func (a *audited) want(l jobs.Lease, verified bool) {
 	if j.Rank != jobs.Completed || j.Result != valueAt(l.V1, l.Iterations, true) || j.Verified != verified {
 		a.t.Errorf("job %s is %v, its value right: %v, verified: %v; want completed, right, %v", j.ID, j.Rank, j.Result == valueAt(l.V1, l.Iterations, true), j.Verified, verified)
 	}
-	if v := a.cache.get(l.V1, l.Iterations); v == nil || *v != j.Result {
+	if v := a.cache.get(j); v == nil || *v != j.Result {
 		a.t.Errorf("job %s: the cache has not the value of the row", j.ID)
 	}
 }

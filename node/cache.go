@@ -17,13 +17,14 @@ import (
 type cache struct {
 	mu    sync.Mutex // guards what follows, up to max
 	index map[work]int32
-	far   map[jobs.Value][]uint64 // iterations of those of at least minPrefix, by v1, ascending
+	far   map[chain][]uint64 // iterations of those of at least minPrefix, ascending
 	ring  []remembered
 	next  int
 	gone  map[work]struct{} // dropped while the cache is warmed, nil otherwise
 	shut  bool              // all was dropped while it is warmed
 
 	max          int
+	apart        bool // each owner's results serve only its own jobs; set before use
 	hits, misses atomic.Uint64
 	resumed      atomic.Uint64 // longer ones that went on from a shorter one
 }
@@ -38,9 +39,18 @@ const (
 	maxPrefixes = 32
 )
 
+// work is what a result is of. Whose it is comes with it where clients see only
+// their own jobs: an answer at once would tell one that another has submitted
+// the same data, and so let inputs be guessed.
 type work struct {
-	v1         jobs.Value
+	chain
 	iterations uint64
+}
+
+// chain is what the works over one data are places of.
+type chain struct {
+	v1    jobs.Value
+	owner string // "" where results are shared
 }
 
 type remembered struct {
@@ -51,17 +61,25 @@ type remembered struct {
 
 // newCache returns a cache of up to max results; with 0 it remembers nothing.
 func newCache(max int) *cache {
-	return &cache{index: map[work]int32{}, far: map[jobs.Value][]uint64{}, max: max}
+	return &cache{index: map[work]int32{}, far: map[chain][]uint64{}, max: max}
 }
 
-// get returns the value of the work, nil if it is not remembered.
-func (c *cache) get(v1 jobs.Value, iterations uint64) *jobs.Value {
-	if c.max == 0 || iterations == 1 {
+// chain returns what the job's work is a place of.
+func (c *cache) chain(j jobs.Job) chain {
+	if !c.apart {
+		return chain{v1: j.V1}
+	}
+	return chain{j.V1, j.Owner}
+}
+
+// get returns the value of a job's work, nil if it is not remembered.
+func (c *cache) get(j jobs.Job) *jobs.Value {
+	if c.max == 0 || j.Iterations == 1 {
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i, ok := c.index[work{v1, iterations}]
+	i, ok := c.index[work{c.chain(j), j.Iterations}]
 	if !ok {
 		c.misses.Add(1)
 		return nil
@@ -71,22 +89,23 @@ func (c *cache) get(v1 jobs.Value, iterations uint64) *jobs.Value {
 	return &v
 }
 
-// prefix returns the furthest place that is remembered of the chain of v1 and
-// lies before so many iterations. It reports false if there is none.
-func (c *cache) prefix(v1 jobs.Value, iterations uint64) (jobs.Progress, bool) {
-	if c.max == 0 || iterations <= minPrefix {
+// prefix returns the furthest place that is remembered of a job's chain and lies
+// before its end. It reports false if there is none.
+func (c *cache) prefix(j jobs.Job) (jobs.Progress, bool) {
+	if c.max == 0 || j.Iterations <= minPrefix {
 		return jobs.Progress{}, false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ends := c.far[v1]
-	i, _ := slices.BinarySearch(ends, iterations)
+	of := c.chain(j)
+	ends := c.far[of]
+	i, _ := slices.BinarySearch(ends, j.Iterations)
 	if i == 0 {
 		return jobs.Progress{}, false
 	}
 	n := ends[i-1]
 	c.resumed.Add(1)
-	return jobs.Progress{Done: n, Value: c.ring[c.index[work{v1, n}]].value}, true
+	return jobs.Progress{Done: n, Value: c.ring[c.index[work{of, n}]].value}, true
 }
 
 // reach adds an end to those of its chain. c.mu is held.
@@ -94,7 +113,7 @@ func (c *cache) reach(w work) {
 	if w.iterations < minPrefix {
 		return
 	}
-	ends := c.far[w.v1]
+	ends := c.far[w.chain]
 	i, _ := slices.BinarySearch(ends, w.iterations)
 	ends = slices.Insert(ends, i, w.iterations)
 	if len(ends) > maxPrefixes {
@@ -106,19 +125,19 @@ func (c *cache) reach(w work) {
 		}
 		ends = slices.Delete(ends, least, least+1)
 	}
-	c.far[w.v1] = ends
+	c.far[w.chain] = ends
 }
 
 // lose takes back what reach did. c.mu is held.
 func (c *cache) lose(w work) {
-	ends := c.far[w.v1]
+	ends := c.far[w.chain]
 	i, found := slices.BinarySearch(ends, w.iterations)
 	switch {
 	case !found:
 	case len(ends) == 1:
-		delete(c.far, w.v1)
+		delete(c.far, w.chain)
 	default:
-		c.far[w.v1] = slices.Delete(ends, i, i+1)
+		c.far[w.chain] = slices.Delete(ends, i, i+1)
 	}
 }
 
@@ -127,7 +146,7 @@ func (c *cache) put(j jobs.Job) {
 	if c.max == 0 || j.Iterations == 1 || j.Purged || j.Rank != jobs.Completed {
 		return
 	}
-	w := work{j.V1, j.Iterations}
+	w := work{c.chain(j), j.Iterations}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.gone[w]; ok || c.shut {
@@ -153,11 +172,11 @@ func (c *cache) put(j jobs.Job) {
 	c.next++
 }
 
-// drop forgets a result and wipes its bytes.
-func (c *cache) drop(v1 jobs.Value, iterations uint64) {
+// drop forgets the result of a job and wipes its bytes.
+func (c *cache) drop(j jobs.Job) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := work{v1, iterations}
+	w := work{c.chain(j), j.Iterations}
 	if c.gone != nil {
 		c.gone[w] = struct{}{}
 	}
@@ -174,7 +193,7 @@ func (c *cache) clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.ring)
-	c.index, c.far, c.ring, c.next = map[work]int32{}, map[jobs.Value][]uint64{}, nil, 0
+	c.index, c.far, c.ring, c.next = map[work]int32{}, map[chain][]uint64{}, nil, 0
 	c.shut = c.gone != nil
 }
 

@@ -46,9 +46,16 @@ type Config struct {
 	// elsewhere needs them, tokens and all, unless it is Insecure.
 	Keys     keys.Files
 	Insecure bool
+	// Clients is whose jobs a client's token shows: ClientsOwn or ClientsAll. A
+	// client is the name of its token. Both nodes should say the same.
+	Clients string `flag:"clients" validate:"oneof=own all"`
 	// DataDir holds the database; one process at a time uses it.
 	DataDir string `flag:"data-dir" validate:"required"`
-	// Workers is how many cores compute in this process; -1 is all of them.
+	// Binaries is a folder with this program for other architectures, which the
+	// node gives to instances: workmanager-linux-amd64, workmanager-linux-arm64.
+	Binaries string `flag:"binaries"`
+	// Workers is how many cores compute in this process; -1 is all of them, and
+	// none with a fleet.
 	Workers int `flag:"workers" validate:"min=-1,max=4096"`
 	// Retention is how long a job is kept after its end.
 	Retention time.Duration `flag:"retention" validate:"min=1s"`
@@ -61,6 +68,8 @@ type Config struct {
 	// AuditRate is the share of what workers compute that this node computes
 	// again to check it; 0 is off. Values that differ are recomputed all the same.
 	AuditRate float64 `flag:"audit-rate" validate:"min=0,max=1"`
+	// Fleet says which workers the node starts as its work needs them.
+	Fleet Fleet
 	// DebugListen is where profiles of the process are served, host:port of
 	// loopback; "" is nowhere.
 	DebugListen string `flag:"debug-listen"`
@@ -68,11 +77,18 @@ type Config struct {
 	Limits jobs.Limits
 }
 
+// What a client may see: the jobs that it has submitted, or those of every client.
+const (
+	ClientsOwn = "own"
+	ClientsAll = "all"
+)
+
 // Default returns the settings of a node on a laptop.
 func Default() Config {
 	return Config{
 		Name:               "a",
 		Listen:             "127.0.0.1:5000",
+		Clients:            ClientsOwn,
 		DataDir:            "./data",
 		Workers:            -1,
 		CompareInterval:    10 * time.Minute,
@@ -86,6 +102,9 @@ func Default() Config {
 
 // Cores returns how many cores compute.
 func (c Config) Cores() int {
+	if c.Workers < 0 && c.Fleet.on() {
+		return 0
+	}
 	if c.Workers < 0 {
 		return runtime.NumCPU()
 	}
@@ -123,7 +142,7 @@ func (c Config) Validate() error {
 	if len(c.Join) > 0 && c.Gossip == "" {
 		errs = append(errs, errors.New("--join needs --gossip: an address of this node, HOST:PORT, for the peer to answer to"))
 	}
-	errs = append(errs, c.checkOpen(), c.checkDebug())
+	errs = append(errs, c.checkOpen(), c.checkDebug(), c.Fleet.check(c.Cluster))
 	def := jobs.DefaultLimits()
 	for _, l := range []struct {
 		flag string
@@ -133,13 +152,15 @@ func (c Config) Validate() error {
 		{"max-data-bytes", c.Limits.DataBytes, 1}, {"max-top", int64(c.Limits.Top), 1},
 		{"max-batch-jobs", int64(c.Limits.BatchJobs), 1}, {"max-open-jobs", c.Limits.OpenJobs, 1},
 		{"max-store-bytes", c.Limits.StoreBytes, 0}, {"max-line-bytes", int64(c.Limits.BatchLineBytes), 1024},
+		{"max-waiters", int64(c.Limits.Waiters), 4}, {"max-connections", int64(c.Limits.Conns), 0},
+		{"rate", c.Limits.Rate, 0}, {"rate-bytes", c.Limits.RateBytes, 0}, {"max-tries", int64(c.Limits.Tries), 0},
 	} {
 		if l.got < l.min {
 			errs = append(errs, fmt.Errorf("--%s must be at least %d: %d given", l.flag, l.min, l.got))
 		}
 	}
-	if c.Limits.ListJobs < 1 || c.Limits.ResultsJobs < 1 || c.Limits.Waiters < 1 {
-		errs = append(errs, fmt.Errorf("limits of pages and waiters must be at least 1; the defaults are %d, %d and %d", def.ListJobs, def.ResultsJobs, def.Waiters))
+	if c.Limits.ListJobs < 1 || c.Limits.ResultsJobs < 1 {
+		errs = append(errs, fmt.Errorf("limits of pages must be at least 1; the defaults are %d and %d", def.ListJobs, def.ResultsJobs))
 	}
 	return errors.Join(errs...)
 }
@@ -206,6 +227,8 @@ func rule(tag, param string) string {
 		return "must be at least " + param
 	case "max":
 		return "must be at most " + param
+	case "oneof":
+		return "must be one of " + strings.ReplaceAll(param, " ", ", ")
 	case "hostname_rfc1123":
 		return "must be letters, digits and hyphens"
 	}

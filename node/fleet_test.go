@@ -28,10 +28,11 @@ func TestFleet_as_the_API_shows_it(t *testing.T) {
 	cfg.Cluster, cfg.Types, cfg.Subnets, cfg.Prices = "test", []string{"c7a.large"}, []ec2.Subnet{{ID: "subnet-a", Zone: "zone-a"}}, map[string]float64{"c7a.large": 0.1}
 	cloud := ec2test.New(ec2test.Options{Now: func() time.Time { return now }, Boot: 20 * time.Second})
 	b := &oneJob{}
-	f := fleet{ec2.New(cfg, ec2.Parts{Cloud: cloud.Cloud("1"), Backlog: b}), func() time.Time { return now }}
+	f := fleet{now: func() time.Time { return now }}
+	f.scheduler.Store(ec2.New(cfg, ec2.Parts{Cloud: cloud.Cloud("1"), Backlog: b}))
 	step := func() {
 		t.Helper()
-		if err := f.scheduler.Step(t.Context(), now); err != nil {
+		if err := f.scheduler.Load().Step(t.Context(), now); err != nil {
 			t.Fatal(err)
 		}
 		now = now.Add(10 * time.Second)

@@ -220,16 +220,21 @@ func TestCacheModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for round := range 200 {
 		c := newCache(1 + rng.IntN(60))
+		c.apart = round%2 == 1
 		known := map[work]jobs.Value{} // ever put and not dropped
 		at := func(n uint64) jobs.Value { return jobs.Value{byte(n), byte(n >> 8), byte(n >> 16), 1} }
 		for range 300 {
-			w := work{jobs.Value{byte(rng.IntN(3))}, minPrefix - 5 + rng.Uint64N(60)}
+			w := work{chain{v1: jobs.Value{byte(rng.IntN(3))}}, minPrefix - 5 + rng.Uint64N(60)}
+			owner := []string{"", "alice", "bob"}[rng.IntN(3)]
+			if c.apart {
+				w.owner = owner
+			}
 			if rng.IntN(3) == 0 {
 				w.iterations = 2 + rng.Uint64N(1<<40)
 			}
 			switch rng.IntN(10) {
 			case 0:
-				c.drop(w.v1, w.iterations)
+				c.drop(jobs.Job{V1: w.v1, Iterations: w.iterations, Owner: owner})
 				delete(known, w)
 			case 1:
 				if rng.IntN(30) == 0 {
@@ -238,15 +243,19 @@ func TestCacheModel(t *testing.T) {
 				}
 			case 2, 3, 4, 5, 6:
 				v := at(w.iterations)
-				c.put(jobs.Job{V1: w.v1, Iterations: w.iterations, Rank: jobs.Completed, Result: v, DoneAt: time.Now()})
+				c.put(jobs.Job{Owner: owner, V1: w.v1, Iterations: w.iterations, Rank: jobs.Completed, Result: v, DoneAt: time.Now()})
 				known[w] = v
 			}
-			p, ok := c.prefix(w.v1, w.iterations)
-			if ok && (p.Done >= w.iterations || p.Done < minPrefix || known[work{w.v1, p.Done}] != p.Value || p.Value != at(p.Done)) {
+			j := jobs.Job{V1: w.v1, Iterations: w.iterations, Owner: owner}
+			if v := c.get(j); v != nil && known[w] != *v {
+				t.Fatalf("round %d: the value of %d is not known to %q", round, w.iterations, owner)
+			}
+			p, ok := c.prefix(j)
+			if ok && (p.Done >= w.iterations || p.Done < minPrefix || known[work{w.chain, p.Done}] != p.Value || p.Value != at(p.Done)) {
 				t.Fatalf("round %d: prefix of %d is %+v, which is not known", round, w.iterations, p)
 			}
 			if !ok {
-				for _, n := range c.far[w.v1] {
+				for _, n := range c.far[w.chain] {
 					if n < w.iterations && w.iterations > minPrefix {
 						t.Fatalf("round %d: no prefix of %d, %d is there", round, w.iterations, n)
 					}
@@ -254,19 +263,19 @@ func TestCacheModel(t *testing.T) {
 			}
 		}
 		places := 0
-		for v1, ends := range c.far {
+		for of, ends := range c.far {
 			if len(ends) == 0 || len(ends) > maxPrefixes {
 				t.Fatalf("round %d: %d places of one chain", round, len(ends))
 			}
 			for _, n := range ends {
-				if _, ok := c.index[work{v1, n}]; !ok {
+				if _, ok := c.index[work{of, n}]; !ok {
 					t.Fatalf("round %d: %d is a place of a value that is gone", round, n)
 				}
 			}
 			places += len(ends)
 			furthest := uint64(0)
 			for w := range c.index {
-				if w.v1 == v1 {
+				if w.chain == of {
 					furthest = max(furthest, w.iterations)
 				}
 			}

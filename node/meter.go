@@ -12,8 +12,11 @@ type meter struct {
 	enqueued, completed atomic.Int64
 	iterations          atomic.Uint64
 
-	mu      sync.Mutex // guards samples
-	samples []sample   // oldest first, at most meterSamples
+	mu       sync.Mutex // guards the rest
+	samples  []sample   // oldest first, at most meterSamples
+	incoming float64    // iterations that came in
+	pace     pace
+	flow     flow // as of the last tick
 }
 
 const meterSamples = 11
@@ -27,10 +30,28 @@ type sample struct {
 // rates are per second.
 type rates struct{ enqueued, completed, iterations float64 }
 
-// tick takes a sample; call it once a second.
-func (m *meter) tick(now time.Time) {
+// came counts new jobs, and the iterations that they bring.
+func (m *meter) came(n int, iterations float64) {
+	m.enqueued.Add(int64(n))
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.incoming += iterations
+}
+
+// pacing returns the rates that a forecast stands on, as of the last tick.
+func (m *meter) pacing() flow {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.flow
+}
+
+// tick takes a sample; call it once a second. open says whether this node has
+// open jobs.
+func (m *meter) tick(now time.Time, open bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pace.tick(beat{now, m.enqueued.Load(), m.completed.Load(), m.iterations.Load(), m.incoming}, open)
+	m.flow = m.pace.flow()
 	if len(m.samples) == meterSamples {
 		m.samples = append(m.samples[:0], m.samples[1:]...)
 	}

@@ -39,6 +39,8 @@ type Parts struct {
 	// StoreDSN is appended to the database's data source name; tests put a
 	// failing file system below it.
 	StoreDSN string
+
+	cloud func(n *Node) cloud // of tests: instead of the fleet's own
 }
 
 // Node is one node: a store, a queue, an API and the workers in this process.
@@ -49,15 +51,19 @@ type Node struct {
 	store    *store.Store
 	queue    *Queue
 	pair     *peersync.Engine
+	fleet    *fleet // nil: it has none
 	api      *web.Server
 	server   *http.Server
 	listener net.Listener
 	keys     *keys.Keys // nil: it is open
 	reload   <-chan os.Signal
-	status   *status
-	stepped  atomic.Int64 // when the loop stepped last, microseconds of now
-	debug    *debugServer // nil: none
-	notifier notifier
+	// programs are what instances run, and admission lets them in; nil: no fleet of EC2.
+	programs  *programs
+	admission *admission
+	status    *status
+	stepped   atomic.Int64 // when the loop stepped last, microseconds of now
+	debug     *debugServer // nil: none
+	notifier  notifier
 }
 
 // New opens the store and the listener of a node and wires its parts. It
@@ -72,10 +78,21 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	if parts.Log == nil {
 		parts.Log = slog.New(slog.DiscardHandler)
 	}
+	cfg.Limits.Conns = boundConns(cfg.Limits.Conns, parts.Log)
 	n := &Node{cfg: cfg, log: parts.Log, now: parts.Now, reload: parts.Reload, notifier: notifier{parts.Notify, parts.Watchdog}}
 	if err := n.openKeys(); err != nil {
 		return nil, err
 	}
+	var err error
+	if n.programs, err = openPrograms(cfg.Binaries); err != nil {
+		return nil, err
+	}
+	made := false
+	defer func() {
+		if !made {
+			_ = n.programs.close() // the error that ends this says more
+		}
+	}()
 	watcher := &hook{}
 	st, err := store.Open(context.Background(), cfg.DataDir, store.Options{
 		Node: cfg.Name, Now: parts.Now, Limits: cfg.Limits, Log: parts.Log, DSN: parts.StoreDSN,
@@ -101,14 +118,21 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	}
 	n.queue = newQueue(cfg, st, parts.Now, parts.Log, newCache(cfg.CacheEntries), n.keys)
 	n.pair = n.queue.pair
+	if n.fleet, err = n.newFleet(parts.cloud); err != nil {
+		return nil, errors.Join(err, n.listener.Close(), st.Close())
+	}
+	n.queue.fleet = n.fleet
 	if err := n.gossip(); err != nil {
 		return nil, errors.Join(err, n.listener.Close(), st.Close())
 	}
-	watcher.queue, watcher.pair = n.queue, n.pair
-	n.status = &status{cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys}
-	n.api = web.New(web.Config{
+	watcher.queue, watcher.pair, watcher.fleet = n.queue, n.pair, n.fleet
+	n.status = &status{
+		cfg: cfg, signing: signing, version: Version(), startedAt: parts.Now(), queue: n.queue, store: st, now: parts.Now, keys: n.keys,
+		fleet: n.fleet, history: newHistory(),
+	}
+	apiConfig := web.Config{
 		Queue: n.queue, Reader: n.queue, Leaser: n.queue,
-		Status: n.status, Alive: n.alive,
+		Status: n.status, Insight: n.status, Alive: n.alive,
 		Sign: func(j jobs.Job) (receipt.Signed, error) {
 			r, err := receipt.Of(j, cfg.Name)
 			if err != nil {
@@ -117,14 +141,20 @@ func New(cfg Config, parts Parts) (*Node, error) {
 			return r.Sign(signing)
 		},
 		NewID: n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
-		Keeper: n.keeper(), Peer: n.pair.Handler(),
-	})
+		Keeper: n.keeper(), Instances: n.instances(), Programs: n.programs, Shared: cfg.Clients == ClientsAll, Peer: n.pair.Handler(),
+	}
+	if n.fleet != nil {
+		apiConfig.Fleet = n.fleet
+	}
+	n.api = web.New(apiConfig)
 	n.server = &http.Server{Handler: n.api, ErrorLog: slog.NewLogLogger(parts.Log.Handler(), slog.LevelDebug)}
 	web.Tune(n.server)
+	n.listener = n.api.Listener(n.listener, n.keys != nil)
 	if n.debug, err = newDebug(cfg.DebugListen); err != nil {
 		n.pair.Stop()
 		return nil, errors.Join(err, n.listener.Close(), st.Close())
 	}
+	made = true
 	return n, nil
 }
 
@@ -156,7 +186,7 @@ func (n *Node) keeper() web.Keeper {
 }
 
 // gate is the keys, but that no worker may take the name of a node: those of
-// the nodes themselves go by it.
+// the nodes themselves go by it. Nor that of an instance.
 type gate struct {
 	*keys.Keys
 	n *Node
@@ -164,18 +194,25 @@ type gate struct {
 
 // Enrol exchanges a token for a worker's credential. See web.Keeper.
 func (g gate) Enrol(token, worker string) (string, time.Time, bool) {
-	for _, node := range []string{g.n.cfg.Name, g.n.pair.Peer().Node} {
-		if strings.EqualFold(worker, node) {
-			return "", time.Time{}, false
-		}
+	if !g.mayEnrol(worker) {
+		return "", time.Time{}, false
 	}
 	return g.Keys.Enrol(token, worker)
+}
+
+// instances lets workers in by what they are, nil if there is no fleet of EC2.
+func (n *Node) instances() web.Instances {
+	if n.admission == nil || n.keys == nil {
+		return nil
+	}
+	return n.admission
 }
 
 // hook passes commits on to those who are made after the store.
 type hook struct {
 	queue *Queue
 	pair  *peersync.Engine
+	fleet *fleet
 }
 
 func (h *hook) stamped(changed []jobs.Changed) {
@@ -188,6 +225,7 @@ func (h *hook) committed(changed []jobs.Changed) {
 	if h.pair != nil {
 		h.pair.Committed(changed)
 		h.queue.watch.committed(changed)
+		h.fleet.worked(changed)
 	}
 }
 
@@ -211,10 +249,11 @@ func (n *Node) gossip() error {
 	return err
 }
 
-// newID makes a job's ID: from its Idempotency-Key, or a fresh one.
-func (n *Node) newID(key string) (jobs.ID, error) {
+// newID makes a job's ID: from its Idempotency-Key, which is its owner's own, or
+// a fresh one.
+func (n *Node) newID(ctx context.Context, key string) (jobs.ID, error) {
 	if key != "" {
-		return jobs.KeyID(n.cfg.Cluster, "", key), nil // one tenant, until there are tokens
+		return jobs.KeyID(n.cfg.Cluster, jobs.OwnerOf(ctx), key), nil
 	}
 	return jobs.NewID(n.now(), rand.Reader)
 }

@@ -28,14 +28,20 @@ var _ peersync.Host = (*Queue)(nil)
 
 // Load says how busy this node is. See sync.Host.
 func (q *Queue) Load() peersync.Load {
-	mine := q.store.CountsOf(q.node)
+	mine, f := q.store.CountsOf(q.node), q.meter.pacing()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l := peersync.Load{Leased: int64(q.table.Leased()), Remaining: mine.Remaining}
+	l := peersync.Load{
+		Leased: int64(q.table.Leased()), Remaining: mine.Remaining, Fleet: q.fleet.shared(),
+		Rate: int64(f.Iterations), Done: int64(f.Completed * 1000), Arriving: int64(f.Arriving * 1000), Incoming: int64(min(f.Incoming, 1<<62)),
+	}
 	l.Waiting = max(mine.Open-l.Leased, 0)
 	for key, s := range q.workers {
 		cores := int64(max(s.worker.Cores, 1))
 		l.Workers += cores
+		if drains, _ := q.drains(&s.worker); drains {
+			continue
+		}
 		l.FreeLanes += max(cores-int64(q.table.LeasesOf(key)), 0)
 	}
 	return l
@@ -292,7 +298,7 @@ func (q *Queue) Consume(ctx context.Context, top int, key string) ([]jobs.Result
 	var out []jobs.Result
 	asked := false
 	if key != "" {
-		known, err := q.store.PullKnown(ctx, key)
+		known, err := q.store.PullKnown(ctx, jobs.ViewOf(ctx), key)
 		if err != nil {
 			return nil, jobs.Durability{}, err
 		}
@@ -323,20 +329,20 @@ func (q *Queue) Consume(ctx context.Context, top int, key string) ([]jobs.Result
 // consumeHere hands out results of this home, and of a dead peer's.
 func (q *Queue) consumeHere(ctx context.Context, top int, key string) ([]jobs.Result, error) {
 	if from := q.pair.MayTakeOver(); from != "" {
-		return q.store.Consume(ctx, top, key, from)
+		return q.store.Consume(ctx, jobs.ViewOf(ctx), top, key, from)
 	}
-	return q.store.Consume(ctx, top, key)
+	return q.store.Consume(ctx, jobs.ViewOf(ctx), top, key)
 }
 
 // ConsumeHere hands out results of this home to the peer's clients. See sync.Host.
 func (q *Queue) ConsumeHere(ctx context.Context, top int, key string, again bool) ([]jobs.Result, error) {
 	if again {
-		known, err := q.store.PullKnown(ctx, key)
+		known, err := q.store.PullKnown(ctx, jobs.ViewOf(ctx), key)
 		if err != nil || !known {
 			return nil, err
 		}
 	}
-	return q.store.Consume(ctx, top, key)
+	return q.store.Consume(ctx, jobs.ViewOf(ctx), top, key)
 }
 
 // consumeThere asks the peer for results of its home. A peer that cannot be

@@ -26,6 +26,8 @@ type duo struct {
 	t    *testing.T
 	mute bool
 	a, b *solo
+
+	cloud *testCloud // nil: no fleet
 }
 
 // solo is one of them.
@@ -33,6 +35,7 @@ type solo struct {
 	*Node
 	t      *testing.T
 	cfg    Config
+	cloud  func(*Node) cloud // nil: the fleet's own, if it has one
 	cancel context.CancelFunc
 	ended  chan error // nil while it is stopped
 }
@@ -51,6 +54,10 @@ func newDuo(t *testing.T, mute bool, change func(a, b *Config)) *duo {
 	if change != nil {
 		change(&d.a.cfg, &d.b.cfg)
 	}
+	if d.a.cfg.Fleet.on() {
+		d.cloud = newTestCloud()
+		d.a.cloud, d.b.cloud = d.cloud.of, d.cloud.of
+	}
 	t.Cleanup(func() { d.b.stop(); d.a.stop() })
 	d.a.start()
 	d.b.cfg.Join = []string{d.a.GossipAddr()}
@@ -66,7 +73,7 @@ func (s *solo) start() {
 	if os.Getenv("PAIR_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("on", s.cfg.Name)
 	}
-	n, err := New(s.cfg, Parts{StoreDSN: "&_pragma=synchronous(OFF)", Log: log})
+	n, err := New(s.cfg, Parts{StoreDSN: "&_pragma=synchronous(OFF)", Log: log, cloud: s.cloud})
 	if err != nil {
 		s.t.Fatal(err)
 	}

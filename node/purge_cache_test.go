@@ -11,7 +11,9 @@ import (
 )
 
 // cached reports whether the value of a job that put made is in the cache.
-func cached(q *Queue, id jobs.ID) bool { return q.cache.get(sha512.Sum512(id[:]), 1000) != nil }
+func cached(q *Queue, id jobs.ID) bool {
+	return q.cache.get(jobs.Job{V1: sha512.Sum512(id[:]), Iterations: 1000}) != nil
+}
 
 // TestPurge_beside_a_report: a purge comes between the commit of a value and
 // the moment at which the queue remembers it.

@@ -43,6 +43,7 @@ type Queue struct {
 	checkpoint time.Duration
 	pair       *peersync.Engine
 	audit      *auditor
+	fleet      *fleet     // nil: there is none
 	taking     sync.Mutex // one take-over at a time
 	stealAt    time.Time  // not before; the loop's
 	shareAt    time.Time  // the same
@@ -57,6 +58,7 @@ type Queue struct {
 	mu      sync.Mutex // guards the rest; never held over a call of the store
 	table   *lease.Table
 	workers map[string]*seen // by their keys
+	told    map[string]told  // what workers of the fleet are told, by their names
 	wake    chan struct{}    // closed when a job becomes available, nil if nobody waits
 	waiters int              // calls that wait for it
 	stepped time.Time        // the last step
@@ -70,8 +72,9 @@ type Queue struct {
 
 // seen is when a worker last called, and what it said of itself.
 type seen struct {
-	worker jobs.Worker
-	at     time.Time
+	worker   jobs.Worker
+	at       time.Time
+	leasedAt time.Time // when it got its first lease here
 }
 
 // newQueue returns a queue over s. The window is filled by the first steps.
@@ -87,6 +90,7 @@ func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger
 		Retention: cfg.Retention, CompareInterval: cfg.CompareInterval, Now: now, Log: log,
 		GossipKeys: k.Gossip(), Dial: k.Dialer(),
 	}, s, q)
+	c.apart = cfg.Clients == ClientsOwn
 	q.scheme = "http://"
 	if k != nil {
 		q.scheme = "https://"
@@ -123,9 +127,9 @@ func (q *Queue) remembered(j jobs.Job) store.Submission {
 	if j.Keep > 0 {
 		return store.Submission{Job: j}
 	}
-	known := q.cache.get(j.V1, j.Iterations)
+	known := q.cache.get(j)
 	if known == nil {
-		if p, ok := q.cache.prefix(j.V1, j.Iterations); ok {
+		if p, ok := q.cache.prefix(j); ok {
 			j.Checkpoint, j.ResumedFrom = p, p.Done
 		}
 	}
@@ -157,7 +161,7 @@ func (q *Queue) add(out []jobs.Outcome) {
 			added++
 		}
 	}
-	q.meter.enqueued.Add(int64(fresh))
+	q.meter.came(fresh, incoming(out))
 	q.meter.completed.Add(int64(done))
 	q.available(added)
 }
@@ -181,6 +185,9 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 	for {
 		if err := q.admit(w); err != nil {
 			return nil, err
+		}
+		if q.rest(ctx, w, timeout) {
+			return nil, nil
 		}
 		leases, more := q.grant(w, c)
 		if len(leases) > 0 {
@@ -244,7 +251,7 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 		return nil, nil
 	}
 	q.saw(now, w)
-	if q.barred {
+	if drains, _ := q.drains(&w); q.barred || drains {
 		c.Jobs = 0
 	}
 	leases := q.table.Grant(now, w.Key(), c, ttlOf(w))
@@ -252,6 +259,9 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 		q.wantPage()
 	}
 	if len(leases) > 0 {
+		if s := q.workers[w.Key()]; s.leasedAt.IsZero() {
+			s.leasedAt = now
+		}
 		return leases, nil
 	}
 	if q.wake == nil {
@@ -313,10 +323,14 @@ func (q *Queue) Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.
 	}
 	before := make([]jobs.Job, len(ids))
 	facts := make([]store.Fact, len(ids))
+	foreign := make([]bool, len(ids)) // there, and not to be told of
 	q.mu.Lock()
 	for i, id := range ids {
 		attempts := q.table.Attempts(id)
 		facts[i] = store.Fact{ID: id, Apply: func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
+			if foreign[i] = !jobs.Sees(ctx, j); foreign[i] {
+				return j, false
+			}
 			before[i] = j
 			j.Attempts = max(j.Attempts, attempts)
 			if purge {
@@ -335,10 +349,11 @@ func (q *Queue) Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.
 	out := make([]jobs.Outcome, len(ids))
 	q.mu.Lock()
 	for i, e := range effects {
-		out[i] = jobs.Outcome{Job: e.Job, Existed: e.Found, LSeq: e.LSeq}
-		if !e.Found {
+		if e.Found = e.Found && !foreign[i]; !e.Found {
+			effects[i] = store.Effect{}
 			continue
 		}
+		out[i] = jobs.Outcome{Job: e.Job, Existed: true, LSeq: e.LSeq}
 		q.remove(ids[i])
 	}
 	q.mu.Unlock()
@@ -349,7 +364,7 @@ func (q *Queue) Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.
 	}
 	if purge {
 		for _, j := range before {
-			q.cache.drop(j.V1, j.Iterations)
+			q.cache.drop(j)
 		}
 	}
 	q.confirm(ctx, w, out, ack)
@@ -362,9 +377,9 @@ func (q *Queue) notHere(ctx context.Context, id jobs.ID) error {
 	if !q.pair.Paired() {
 		return notFound(id)
 	}
-	_, there, err := q.pair.Find(ctx, id)
+	v, there, err := q.pair.Find(ctx, id)
 	switch {
-	case there:
+	case there && jobs.Sees(ctx, v.Job):
 		return jobs.Errorf(jobs.CodeUnavailable, "job %s is on the peer and not here yet: try again, or there", id).Retry(time.Second)
 	case err != nil && !q.pair.Whole():
 		return jobs.Errorf(jobs.CodeUnavailable, "no job %s here, but not all of the peer's jobs are here yet and it does not answer; try again", id).Retry(time.Second)

@@ -78,7 +78,7 @@ func (q *Queue) job(ctx context.Context, id jobs.ID) (jobs.View, error) {
 	if err != nil {
 		return jobs.View{}, err
 	}
-	if found {
+	if found && jobs.Sees(ctx, row.Job) { // else all goes on as if there were none
 		v := q.views([]jobs.Row{row})[0]
 		if !v.Ended() && v.Home != q.node && q.pair.Connected() {
 			if there, ok, err := q.pair.Find(ctx, id); err == nil && ok {
@@ -91,6 +91,7 @@ func (q *Queue) job(ctx context.Context, id jobs.ID) (jobs.View, error) {
 		return jobs.View{}, notFound(id)
 	}
 	v, ok, err := q.pair.Find(ctx, id)
+	ok = ok && jobs.Sees(ctx, v.Job)
 	switch {
 	case ok:
 		v.Durability = jobs.Durability{Reason: "on the peer only, so far"}
@@ -137,6 +138,7 @@ func (q *Queue) views(page []jobs.Row) []jobs.View {
 
 // Jobs returns a page of jobs. See web.Reader.
 func (q *Queue) Jobs(ctx context.Context, query jobs.ListQuery) (jobs.List, error) {
+	query.Owner = jobs.ViewOf(ctx)
 	if query.State == jobs.StateLeased {
 		return q.leased(ctx, query)
 	}
@@ -170,33 +172,45 @@ func (q *Queue) leased(ctx context.Context, query jobs.ListQuery) (jobs.List, er
 		})
 		ids = ids[i:]
 	}
-	more := len(ids) > query.Limit
+	look := query.Limit
+	if query.Owner != "" { // others' leases are passed over
+		look = max(look, maxLooked)
+	}
+	more := len(ids) > look
 	if more {
-		ids = ids[:query.Limit]
+		ids = ids[:look]
 	}
 	var page []jobs.Row
 	last := query.After
-	for _, id := range ids {
+	for i, id := range ids {
 		last = base64.RawURLEncoding.EncodeToString(id[:])
 		row, found, err := q.store.Row(ctx, id)
 		if err != nil {
 			return jobs.List{}, err
 		}
-		if found {
+		if found && jobs.Sees(ctx, row.Job) {
 			page = append(page, row)
+		}
+		if len(page) == query.Limit {
+			more = more || i < len(ids)-1
+			break
 		}
 	}
 	views := slices.DeleteFunc(q.views(page), func(v jobs.View) bool { return !v.Leased })
 	return jobs.List{Jobs: views, Cursor: last, More: more}, nil
 }
 
+// maxLooked bounds the leases that one page looks at for those of one owner.
+const maxLooked = 1024
+
 // Pull returns the newest results. See web.Reader.
 func (q *Queue) Pull(ctx context.Context, top int) ([]jobs.Result, error) {
-	return q.store.Newest(ctx, top)
+	return q.store.Newest(ctx, jobs.ViewOf(ctx), top)
 }
 
 // Results returns the results behind a cursor. See web.Reader.
 func (q *Queue) Results(ctx context.Context, query jobs.ResultsQuery) (jobs.Results, error) {
+	query.Owner = jobs.ViewOf(ctx)
 	var timeout <-chan time.Time
 	if query.Wait > 0 {
 		t := time.NewTimer(min(query.Wait, jobs.MaxWait))
@@ -204,18 +218,27 @@ func (q *Queue) Results(ctx context.Context, query jobs.ResultsQuery) (jobs.Resu
 		timeout = t.C
 	}
 	for {
-		more := q.watch.result() // before the look, so that no result is missed
+		more, forget := q.watch.result(query.Owner) // before the look, so that no result is missed
 		page, err := q.store.Results(ctx, query)
 		if err != nil || len(page.Results) > 0 || query.Wait <= 0 {
+			forget()
 			return page, err
 		}
+		over := false
 		select {
 		case <-more:
 		case <-timeout:
-			return page, nil
+			over = true
 		case <-ctx.Done():
-			return jobs.Results{}, ctx.Err()
+			err = ctx.Err()
 		case <-q.stopping:
+			over = true
+		}
+		forget()
+		if err != nil {
+			return jobs.Results{}, err
+		}
+		if over {
 			return page, nil
 		}
 	}

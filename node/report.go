@@ -58,6 +58,10 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 	q.saw(now, w)
 	for i := range batch {
 		r := &batch[i]
+		if holder, _, _ := q.table.Holder(r.ID); r.Kind != jobs.ReportValue && holder != w.Key() && q.table.Holds(r.LeaseRef) {
+			verdicts[i] = jobs.Lost // the number of a lease is easily guessed
+			continue
+		}
 		before := q.table.Done(r.ID)
 		attempts := q.table.Attempts(r.ID)
 		keep := func(j jobs.Job) jobs.Job { return j }

@@ -59,6 +59,7 @@ func Tune(cfg Config) {
 // called once.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.listener.Close() //nolint:errcheck // the server has closed it
+	defer n.programs.close() //nolint:errcheck // they were read only
 	serve, stopServe := context.WithCancel(ctx)
 	defer stopServe()
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
@@ -82,6 +83,7 @@ func (n *Node) Run(ctx context.Context) error {
 	helping := start(func() error { return n.help(work) })
 	auditing := start(func() error { return n.queue.audit.run(work) })
 	rekeying := start(func() error { return n.rekey(work) })
+	fleeting := start(func() error { return n.fleet.run(work) })
 	debugging := start(n.debug.run)
 	api := start(func() error {
 		listener := n.listener
@@ -104,6 +106,7 @@ func (n *Node) Run(ctx context.Context) error {
 	case <-pair.done:
 	case <-helping.done:
 	case <-auditing.done:
+	case <-fleeting.done:
 	case <-api.done:
 	}
 	stopServe()
@@ -115,7 +118,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.queue.stop()
 	n.pair.Stop()
 	stopWork()
-	for _, p := range []*part{computing, auditing, loops, keep, helping, rekeying, notifying, debugging, pair} {
+	for _, p := range []*part{fleeting, computing, auditing, loops, keep, helping, rekeying, notifying, debugging, pair} {
 		if !p.wait(drainTimeout) {
 			fail(errors.New("a part did not stop in time"))
 		}
@@ -196,7 +199,7 @@ func (n *Node) loop(ctx context.Context) error {
 			now := n.now()
 			if now.Sub(sampled) >= time.Second || now.Before(sampled) {
 				sampled = now
-				n.queue.meter.tick(now)
+				n.status.tick(ctx, now)
 				err = n.queue.fillLower(ctx)
 			}
 			err = errors.Join(n.queue.step(ctx, now), err)

@@ -29,10 +29,15 @@ type status struct {
 	store     *store.Store
 	now       func() time.Time
 	keys      *keys.Keys // nil: no certificate
+	fleet     *fleet     // nil: none
+	history   *history
 
-	mu       sync.Mutex // guards the rest
-	oldest   *time.Time
-	oldestAt time.Time
+	mu         sync.Mutex // guards the rest
+	oldest     *time.Time
+	oldestAt   time.Time
+	failures   api.Failures
+	failuresOf int64     // how many jobs had failed then
+	failuresAt time.Time // zero: never looked
 }
 
 // Status returns the snapshot. It costs the same at ten jobs and at ten million.
@@ -41,6 +46,10 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 	c, disk := s.store.Counts(), s.store.Disk()
 	peer := s.peer()
 	oldest, err := s.oldestQueued(ctx, now, c, peer)
+	if err != nil {
+		return api.Status{}, err
+	}
+	failures, err := s.failed(ctx, now, c.Failed)
 	if err != nil {
 		return api.Status{}, err
 	}
@@ -62,12 +71,13 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 		Alarms:     s.queue.alarms.Load() + s.store.Disagreements(),
 		WorkerList: workers,
 		Audit:      s.queue.audit.status(),
-		Fleet:      api.FleetStatus{Kind: "none", Instances: []api.Instance{}},
+		Fleet:      s.fleet.status(statusDecisions),
 		Cache: api.CacheStatus{
 			Enabled: s.cfg.CacheEntries > 0, Entries: s.queue.cache.len(), Max: s.cfg.CacheEntries,
 			Resumed: s.queue.cache.resumed.Load(),
 			Hits:    s.queue.cache.hits.Load(), Misses: s.queue.cache.misses.Load(),
 		},
+		Failures:   failures,
 		Peer:       peer,
 		SinceStart: s.sinceStart(),
 	}
@@ -84,6 +94,7 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 	if disk.Full != nil {
 		st.WriteProblem = disk.Full.Error()
 	}
+	st.Forecast = forecast(&st, s.outlook(now, &st))
 	return st, nil
 }
 
@@ -135,6 +146,82 @@ func (s *status) peer() api.PeerStatus {
 	}
 	st.Waiting = open - st.Leased
 	return st
+}
+
+// outlook is what the forecast needs beside the status.
+func (s *status) outlook(now time.Time, st *api.Status) outlook {
+	o := outlook{here: s.queue.meter.pacing()}
+	if p := s.queue.pair.Peer(); st.Peer.Heard {
+		o.there = flow{
+			Iterations: float64(p.Load.Rate), Completed: float64(p.Load.Done) / 1000,
+			Arriving: float64(p.Load.Arriving) / 1000, Incoming: float64(p.Load.Incoming),
+		}
+	}
+	if st.Peer.Since != nil {
+		o.unreachable = now.Sub(*st.Peer.Since)
+	}
+	for _, w := range st.WorkerList {
+		if w.Leases > 0 {
+			o.reported += w.Rate
+		}
+	}
+	s.queue.mu.Lock()
+	left, rate := s.queue.table.Longest()
+	s.queue.mu.Unlock()
+	o.longest, o.rate = float64(left), rate
+	return o
+}
+
+// tick takes the rates and the history; call it once a second.
+func (s *status) tick(ctx context.Context, now time.Time) {
+	s.queue.meter.tick(now, s.store.CountsOf(s.cfg.Name).Open > 0)
+	if !s.history.due(now) {
+		return
+	}
+	st, err := s.Status(ctx)
+	if err != nil { // the store says so itself
+		return
+	}
+	s.history.add(moment{
+		at: now.Unix(), queued: st.Queued, leased: st.Leased, workers: int32(min(st.Workers, 1<<30)),
+		done: float32(st.Forecast.RateCompleted), iterations: st.Forecast.RateIterations,
+	})
+}
+
+// History returns how the queue was. See web.Insight.
+func (s *status) History(day bool) api.History { return s.history.columns(day) }
+
+const (
+	// failuresOver bounds the failed jobs that are grouped, a few milliseconds,
+	// and failuresEvery how often they are looked at: only if there are others.
+	failuresOver  = 1000
+	failuresEvery = 2 * time.Second
+	failuresKept  = time.Minute
+	failureGroups = 20
+)
+
+// failed returns the newest failures by their errors.
+func (s *status) failed(ctx context.Context, now time.Time, count int64) (api.Failures, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if count == 0 {
+		s.failures, s.failuresAt = api.Failures{Groups: []api.FailureGroup{}}, time.Time{}
+		return s.failures, nil
+	}
+	age := now.Sub(s.failuresAt)
+	if !s.failuresAt.IsZero() && age >= 0 && (age < failuresEvery || age < failuresKept && count == s.failuresOf) {
+		return s.failures, nil
+	}
+	groups, looked, err := s.store.Failures(ctx, failuresOver)
+	if err != nil {
+		return api.Failures{}, err
+	}
+	f := api.Failures{Groups: []api.FailureGroup{}, Looked: looked}
+	for _, g := range groups[:min(len(groups), failureGroups)] {
+		f.Groups = append(f.Groups, api.FailureGroup{Error: g.Error, Jobs: g.Jobs, LastAt: g.LastAt, Example: g.Example.String()})
+	}
+	s.failures, s.failuresOf, s.failuresAt = f, count, now
+	return f, nil
 }
 
 // instant is t for JSON, nil for the zero time.

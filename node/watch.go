@@ -11,7 +11,7 @@ import (
 type watch struct {
 	mu      sync.Mutex // guards the rest
 	ends    map[jobs.ID][]chan struct{}
-	results chan struct{} // closed at the next result, nil if nobody waits
+	results map[string]*resultWait // closed at the next result of the owner, "" for anybody's
 }
 
 // end returns a channel that is closed when the job ends, and a function that
@@ -39,21 +39,41 @@ func (w *watch) end(id jobs.ID) (<-chan struct{}, func()) {
 	}
 }
 
-// result returns a channel that is closed when a result is committed.
-func (w *watch) result() <-chan struct{} {
+// result returns a channel that is closed when a result is committed, of one
+// owner or, for "", of anybody, and a function that must be called when nobody
+// waits for it any more.
+func (w *watch) result(owner string) (<-chan struct{}, func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.results == nil {
-		w.results = make(chan struct{})
+	r := w.results[owner]
+	if r == nil {
+		if w.results == nil {
+			w.results = map[string]*resultWait{}
+		}
+		r = &resultWait{ch: make(chan struct{})}
+		w.results[owner] = r
 	}
-	return w.results
+	r.n++
+	return r.ch, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if r.n--; r.n == 0 && w.results[owner] == r {
+			delete(w.results, owner)
+		}
+	}
+}
+
+// resultWait is those who wait for a result, n of them.
+type resultWait struct {
+	ch chan struct{}
+	n  int
 }
 
 // committed is told of every commit by the store's writer.
 func (w *watch) committed(changed []jobs.Changed) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.results == nil && len(w.ends) == 0 {
+	if len(w.results) == 0 && len(w.ends) == 0 {
 		return
 	}
 	for i := range changed {
@@ -61,13 +81,23 @@ func (w *watch) committed(changed []jobs.Changed) {
 		if !j.Ended() {
 			continue
 		}
-		if w.results != nil && j.Rank == jobs.Completed {
-			close(w.results)
-			w.results = nil
+		if j.Rank == jobs.Completed {
+			w.tell("")
+			if j.Owner != "" {
+				w.tell(j.Owner)
+			}
 		}
 		for _, ch := range w.ends[j.ID] {
 			close(ch)
 		}
 		delete(w.ends, j.ID)
+	}
+}
+
+// tell wakes those who wait for a result of the owner. mu is held.
+func (w *watch) tell(owner string) {
+	if r := w.results[owner]; r != nil {
+		close(r.ch)
+		delete(w.results, owner)
 	}
 }

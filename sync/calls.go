@@ -179,6 +179,7 @@ type consumeCall struct {
 	Top   int    `json:"top"`
 	Key   string `json:"key,omitempty"`
 	Again bool   `json:"again,omitempty"`
+	Owner string `json:"owner,omitempty"` // only of its jobs
 }
 
 type consumed struct {
@@ -194,10 +195,21 @@ type wireResult struct {
 
 // Consume hands out results of the peer's home, marked as pulled there. It
 // returns ErrNoPeer, wrapped, if the peer cannot be asked: what it may have
-// marked is then handed out again by nobody, but for the same key.
+// marked is then handed out again by nobody, but for the same key. Where ctx
+// sees one owner's jobs only, results of no others are handed out, and a peer
+// that knows of no owners is not asked.
 func (e *Engine) Consume(ctx context.Context, top int, key string, again bool) ([]jobs.Result, error) {
 	var out consumed
-	if err := e.call(ctx, consumeTimeout, http.MethodPost, "/peer/consume", consumeCall{e.caller(), top, key, again}, &out); err != nil {
+	owner := jobs.ViewOf(ctx)
+	if owner != "" {
+		e.mu.Lock()
+		knows := e.peer.hello.Schema >= schemaOwner
+		e.mu.Unlock()
+		if !knows {
+			return nil, ErrNoPeer
+		}
+	}
+	if err := e.call(ctx, consumeTimeout, http.MethodPost, "/peer/consume", consumeCall{e.caller(), top, key, again, owner}, &out); err != nil {
 		return nil, err
 	}
 	results := make([]jobs.Result, 0, len(out.Results))
@@ -214,6 +226,9 @@ func (e *Engine) Consume(ctx context.Context, top int, key string, again bool) (
 
 func (e *Engine) serveConsume(w http.ResponseWriter, r *http.Request) {
 	serveCall(e, w, r, func(c *consumeCall) caller { return c.caller }, func(ctx context.Context, c *consumeCall) (any, error) {
+		if c.Owner != "" {
+			ctx = jobs.WithView(ctx, c.Owner)
+		}
 		found, err := e.host.ConsumeHere(ctx, max(c.Top, 0), c.Key, c.Again)
 		if err != nil {
 			return nil, err

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -87,7 +88,11 @@ type Engine struct {
 	round   round
 	count   counters
 	compare compareState
-	said    map[string]time.Time // when a warning was last given, by what it is about
+
+	fleetLast []byte    // of the scheduler, as told last
+	fleetTold time.Time // when
+
+	said map[string]time.Time // when a warning was last given, by what it is about
 }
 
 // peerView is what the peer says of itself.
@@ -95,6 +100,7 @@ type peerView struct {
 	hello   Hello
 	load    Load
 	loadAt  time.Time
+	fleetAt time.Time // when it last said what its scheduler shares
 	head    jobs.LSeq
 	word    uint64        // the newest it gave us
 	wordOf  jobs.ID       // and its boot then
@@ -388,7 +394,7 @@ func suppress(id Identity) jobs.ID {
 // hello says who answers.
 func (e *Engine) hello() Hello {
 	floor, promise := e.store.Floor()
-	h := Hello{Identity: e.me, Head: e.store.Head(), Floor: floor, Promise: promise, Now: e.now(), Load: e.host.Load()}
+	h := Hello{Identity: e.me, Head: e.store.Head(), Floor: floor, Promise: promise, Now: e.now(), Load: e.loadOf()}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h.Complete = e.state.complete
@@ -521,7 +527,9 @@ func (e *Engine) greeted(ctx context.Context, h *Hello) error {
 	defer e.mu.Unlock()
 	was := e.state.session
 	e.state.Heard(now, e.peer.hello.Boot == h.Boot)
-	e.peer.hello, e.peer.load, e.peer.loadAt, e.peer.head, e.peer.refused = *h, h.Load, now, h.Head, ""
+	same := e.peer.hello.Boot == h.Boot
+	e.peer.hello, e.peer.head, e.peer.refused = *h, h.Head, ""
+	e.heardLoad(now, h.Load, same)
 	e.state.theyDone = h.Complete
 	e.state.update(now, e.tail.last)
 	e.told(was)
@@ -534,7 +542,43 @@ func (e *Engine) beat(h Heartbeat) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.state.Heard(now, true)
-	e.peer.load, e.peer.loadAt, e.peer.head, e.peer.skew = h.Load, now, h.Head, h.Now.Sub(now)
+	e.peer.head, e.peer.skew = h.Head, h.Now.Sub(now)
+	e.heardLoad(now, h.Load, true)
+}
+
+// heardLoad notes how busy the peer is. What its scheduler shares stays until it
+// says something else, or starts anew.
+func (e *Engine) heardLoad(now time.Time, l Load, same bool) {
+	switch {
+	case l.Fleet != nil:
+		e.peer.fleetAt = now
+	case same:
+		l.Fleet = e.peer.load.Fleet
+	default:
+		e.peer.fleetAt = time.Time{}
+	}
+	e.peer.load, e.peer.loadAt = l, now
+}
+
+// fleetInterval is how often what the scheduler shares is told though it is the
+// same: the answer that it was in may have been lost.
+const fleetInterval = time.Second
+
+// loadOf says how busy this node is.
+func (e *Engine) loadOf() Load {
+	l := e.host.Load()
+	if l.Fleet == nil {
+		return l
+	}
+	now := e.now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if age := now.Sub(e.fleetTold); bytes.Equal(l.Fleet, e.fleetLast) && age >= 0 && age < fleetInterval {
+		l.Fleet = nil
+		return l
+	}
+	e.fleetLast, e.fleetTold = l.Fleet, now
+	return l
 }
 
 // Lost notes that the connection to the peer ended before its time, Refused

@@ -72,7 +72,11 @@ type Load struct {
 	Leased    int64
 	FreeLanes int64
 	Workers   int64  // cores of its live workers
-	Fleet     []byte // the scheduler's ledger, nil if unchanged
+	Rate      int64  // iterations a second that they do
+	Done      int64  // jobs that they complete in 1,000 s
+	Arriving  int64  // jobs that come in at it in 1,000 s
+	Incoming  int64  // iterations a second that these have
+	Fleet     []byte // what the scheduler shares, nil if unchanged
 }
 
 // Heartbeat is sent while a request is parked.

@@ -21,6 +21,7 @@ type Peer struct {
 
 	Load      Load
 	LoadFresh bool
+	FleetAt   time.Time // when Load.Fleet was told last, zero if the peer has no fleet
 	HeardAt   time.Time
 
 	// UnderReplicated is a bound on the rows here that the peer may not have,
@@ -60,7 +61,7 @@ func (e *Engine) Peer() Peer {
 	p := Peer{
 		Node: r.Peer, Session: s.session, Since: s.since, Reason: e.reason(), Refused: e.peer.refused,
 		Boot: e.peer.hello.Boot, API: e.peer.api, Gossip: e.peer.gossip, Alive: s.gossip, Gone: s.gone,
-		Load: e.peer.load, LoadFresh: s.Fresh(now) && now.Sub(e.peer.loadAt) < 5*silentGone, HeardAt: s.heard,
+		Load: e.peer.load, LoadFresh: s.Fresh(now) && now.Sub(e.peer.loadAt) < 5*silentGone, HeardAt: s.heard, FleetAt: e.peer.fleetAt,
 		UnderReplicated: int64(e.tail.last - s.theirs.At), Lag: s.recent.age(now, s.theirs.At),
 		Behind: int64(max(e.peer.head-r.Cursor.At, 0)), Refilling: r.Cursor.Refilling(), Complete: s.complete, PeerComplete: s.theyDone,
 		Skew: e.peer.skew, Floor: floor, Promise: promise, Compare: e.compare.status(),

@@ -167,7 +167,7 @@ func (a *answer) run(ctx context.Context, req Request) error {
 		select {
 		case <-wake:
 		case <-tick.C:
-			h := Heartbeat{Head: e.store.Head(), Now: e.now(), Load: e.host.Load()}
+			h := Heartbeat{Head: e.store.Head(), Now: e.now(), Load: e.loadOf()}
 			if err := a.send(appendHeartbeat((*a.buf)[:0], &h)); err != nil {
 				return err
 			}

@@ -190,6 +190,10 @@ const (
 	helloFreeLanes
 	helloWorkers
 	helloFleet
+	helloRate
+	helloDone
+	helloArriving
+	helloIncoming
 )
 
 var helloNames = []string{
@@ -198,7 +202,7 @@ var helloNames = []string{
 	helloMemberEpoch: "member_epoch", helloHead: "head", helloFloor: "gc_floor", helloPromise: "gc_promise",
 	helloNow: "now", helloReset: "reset", helloLiveFrom: "live_from", helloComplete: "complete",
 	helloWaiting: "waiting", helloRemaining: "remaining", helloLeased: "leased", helloFreeLanes: "free_lanes",
-	helloWorkers: "workers", helloFleet: "fleet",
+	helloWorkers: "workers", helloFleet: "fleet", helloRate: "rate", helloDone: "done", helloArriving: "arriving", helloIncoming: "incoming",
 }
 
 // appendHello appends the frame of h.
@@ -352,6 +356,10 @@ func appendLoad(b []byte, l *Load) []byte {
 		b = binary.AppendUvarint(b, uint64(len(l.Fleet)))
 		b = append(b, l.Fleet...)
 	}
+	b = appendUint(b, helloRate, uint64(max(l.Rate, 0)))
+	b = appendUint(b, helloDone, uint64(max(l.Done, 0)))
+	b = appendUint(b, helloArriving, uint64(max(l.Arriving, 0)))
+	b = appendUint(b, helloIncoming, uint64(max(l.Incoming, 0)))
 	return b
 }
 
@@ -370,6 +378,14 @@ func (l *Load) field(key uint64, val []byte) (err error) {
 		l.FreeLanes, err = readNumber[int64](val, math.MaxInt64)
 	case helloWorkers:
 		l.Workers, err = readNumber[int64](val, math.MaxInt64)
+	case helloRate:
+		l.Rate, err = readNumber[int64](val, math.MaxInt64)
+	case helloDone:
+		l.Done, err = readNumber[int64](val, math.MaxInt64)
+	case helloArriving:
+		l.Arriving, err = readNumber[int64](val, math.MaxInt64)
+	case helloIncoming:
+		l.Incoming, err = readNumber[int64](val, math.MaxInt64)
 	case helloFleet:
 		if len(val) > maxFleet {
 			return fmt.Errorf("has %d bytes, at most %d", len(val), maxFleet)
@@ -624,7 +640,16 @@ const (
 	rowKeep // from here on since schema 3
 	rowResumedFrom
 	rowRungs
+	rowOwner // from here on since schema 4
+	rowRestarts
+	rowRestarted
 )
+
+// restartedBytes are those of rowRestarted, the checkpoint of a job that was
+// taken back: its place and its value. A release that does not know of that
+// reads no checkpoint in such a row, and what it has kept of one, or finds
+// further on, is none for those that do.
+const restartedBytes = 8 + len(jobs.Value{})
 
 // schemaRungs is the first schema that has kept checkpoints. A peer before it
 // keeps them as fields that it does not know, of which it takes maxExt bytes,
@@ -633,6 +658,7 @@ const (
 const (
 	schemaRungs = 3
 	fewRungs    = 60
+	schemaOwner = 4 // the first that knows whose a job is
 )
 
 var rowNames = []string{
@@ -641,6 +667,7 @@ var rowNames = []string{
 	rowDoneAt: "done_at", rowPulled: "pulled", rowPurged: "purged", rowCkDone: "ck_done", rowCkValue: "ck_value",
 	rowAttempts: "attempts", rowLost: "lost", rowOwnEpoch: "own_epoch", rowHome: "home", rowLSeq: "lseq",
 	rowPriority: "priority", rowKeep: "keep", rowResumedFrom: "resumed_from", rowRungs: "rungs",
+	rowOwner: "owner", rowRestarts: "restarts", rowRestarted: "restarted",
 }
 
 // appendRow appends the frame of r.
@@ -675,7 +702,7 @@ func appendRowFields(b []byte, r *jobs.Row) []byte {
 	b = appendFlag(b, rowPulled, j.Pulled)
 	b = appendFlag(b, rowPurged, j.Purged)
 	if !j.Ended() {
-		if j.Checkpoint.Done > 0 {
+		if j.Checkpoint.Done > 0 && j.Restarts == 0 {
 			b = appendUint(b, rowCkDone, j.Checkpoint.Done)
 			b = appendBytes(b, rowCkValue, j.Checkpoint.Value[:])
 		}
@@ -689,6 +716,13 @@ func appendRowFields(b []byte, r *jobs.Row) []byte {
 	b = appendUint(b, rowKeep, uint64(j.Keep))
 	b = appendUint(b, rowResumedFrom, j.ResumedFrom)
 	b = appendBytes(b, rowRungs, j.Rungs)
+	b = appendBytes(b, rowOwner, j.Owner)
+	b = appendUint(b, rowRestarts, uint64(j.Restarts))
+	if j.Restarts > 0 && j.Checkpoint.Done > 0 && !j.Ended() {
+		b = append(b, rowRestarted, byte(restartedBytes))
+		b = binary.LittleEndian.AppendUint64(b, j.Checkpoint.Done)
+		b = append(b, j.Checkpoint.Value[:]...)
+	}
 	return append(b, r.Ext...)
 }
 
@@ -710,6 +744,11 @@ func decodeRow(payload []byte) (jobs.Row, error) {
 // only the reason of a failure and unknown fields are allocated. The zero value
 // is ready; it is not safe for concurrent use.
 type rowDecoder struct {
+	nodes, owners recent
+}
+
+// recent is the names that were read last.
+type recent struct {
 	names [4]string
 	next  int
 }
@@ -720,6 +759,7 @@ type rowDecoder struct {
 func (d *rowDecoder) decode(payload []byte) (jobs.Row, error) {
 	var r jobs.Row
 	j := &r.Job
+	var restarted jobs.Progress
 	seen, err := eachField("row", rowNames, payload, func(key uint64, val, raw []byte) (err error) {
 		switch key {
 		case rowID:
@@ -729,7 +769,7 @@ func (d *rowDecoder) decode(payload []byte) (jobs.Row, error) {
 		case rowIterations:
 			j.Iterations, err = readNumber[uint64](val, jobs.MaxIterations)
 		case rowOrigin:
-			j.Origin, err = d.name(val)
+			j.Origin, err = d.nodes.name(val, maxNode)
 		case rowCreatedAt:
 			j.CreatedAt, err = readInstant(val)
 		case rowGCAfter:
@@ -759,7 +799,7 @@ func (d *rowDecoder) decode(payload []byte) (jobs.Row, error) {
 		case rowOwnEpoch:
 			j.OwnEpoch, err = readNumber[uint64](val, maxEpoch)
 		case rowHome:
-			j.Home, err = d.name(val)
+			j.Home, err = d.nodes.name(val, maxNode)
 		case rowLSeq:
 			r.LSeq, err = readNumber[jobs.LSeq](val, math.MaxInt64)
 		case rowPriority:
@@ -773,6 +813,16 @@ func (d *rowDecoder) decode(payload []byte) (jobs.Row, error) {
 				return fmt.Errorf("%d bytes are no values of %d", len(val), len(jobs.Value{}))
 			}
 			j.Rungs = jobs.Rungs(val)
+		case rowOwner:
+			j.Owner, err = d.owners.name(val, jobs.MaxOwnerBytes)
+		case rowRestarts:
+			j.Restarts, err = readNumber[uint32](val, math.MaxUint32)
+		case rowRestarted:
+			if len(val) != restartedBytes {
+				return fmt.Errorf("has %d bytes, want %d", len(val), restartedBytes)
+			}
+			restarted.Done = binary.LittleEndian.Uint64(val)
+			copy(restarted.Value[:], val[8:])
 		default:
 			if len(r.Ext)+len(raw) > maxExt {
 				return fmt.Errorf("more than %d bytes of fields that this release does not know", maxExt)
@@ -784,23 +834,26 @@ func (d *rowDecoder) decode(payload []byte) (jobs.Row, error) {
 	if err == nil {
 		err = checkRow(j, seen)
 	}
+	if err == nil {
+		err = takeRestarted(j, restarted, seen)
+	}
 	if err != nil {
 		return jobs.Row{}, err
 	}
 	return r, nil
 }
 
-// name reads the name of a node.
-func (d *rowDecoder) name(val []byte) (string, error) {
-	for i := range d.names {
-		if d.names[i] == string(val) {
-			return d.names[i], nil
+// name reads a name.
+func (c *recent) name(val []byte, limit int) (string, error) {
+	for i := range c.names {
+		if c.names[i] == string(val) {
+			return c.names[i], nil
 		}
 	}
-	s, err := readText(val, maxNode)
+	s, err := readText(val, limit)
 	if err == nil {
-		d.names[d.next%len(d.names)] = s
-		d.next++
+		c.names[c.next%len(c.names)] = s
+		c.next++
 	}
 	return s, err
 }
@@ -861,6 +914,27 @@ func checkRow(j *jobs.Job, seen uint64) error {
 	case j.Lost > 0 && j.Ended():
 		return fmt.Errorf("row: lost: is there, but the job is %s", shown(j))
 	}
+	return nil
+}
+
+// takeRestarted gives a job that was taken back the checkpoint that it has
+// since. What else stands there is of a release that does not know of that.
+func takeRestarted(j *jobs.Job, p jobs.Progress, seen uint64) error {
+	has := seen>>rowRestarted&1 == 1
+	switch {
+	case j.Restarts == 0 && has:
+		return errors.New("row: restarted: is there, but the job was not taken back")
+	case j.Restarts == 0:
+		return nil
+	case j.Purged || j.Ended(): // an older release ends such a job and keeps what it does not know
+		if j.Purged {
+			j.Restarts = 0
+		}
+		return nil
+	case has && (p.Done < 2 || p.Done >= j.Iterations):
+		return fmt.Errorf("row: restarted: %d is not from 2 to below the iterations, %d", p.Done, j.Iterations)
+	}
+	j.Checkpoint = p
 	return nil
 }
 

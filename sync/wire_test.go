@@ -51,7 +51,7 @@ func wireHello() Hello {
 }
 
 func wireLoad() Load {
-	return Load{Waiting: 1000, Remaining: jobs.Work{Hi: 3, Lo: math.MaxUint64}, Leased: 64, FreeLanes: 8, Workers: 4,
+	return Load{Waiting: 1000, Remaining: jobs.Work{Hi: 3, Lo: math.MaxUint64}, Leased: 64, FreeLanes: 8, Workers: 4, Rate: 12_000_000, Done: 6300, Arriving: 400, Incoming: 3_000_000,
 		Fleet: []byte(`{"0":{"gen":1,"instance":"i-0abc","state":"running"}}`)}
 }
 
@@ -73,7 +73,12 @@ func wireRows() map[string]jobs.Row {
 	keeping := born
 	keeping.Keep, keeping.ResumedFrom = 900, 77
 	keeping.Rungs = jobs.Rungs("").Add(wireValue(5)).Add(wireValue(6))
+	owned := born
+	owned.Owner = "client-1"
+	restarted, _ := ahead.TakeBack(jobs.Progress{Done: 1 << 38, Value: wireValue(7)}, 0)
 	return map[string]jobs.Row{
+		"row_owned":      {Job: owned, LSeq: 987663},
+		"row_restarted":  {Job: restarted, LSeq: 987664},
 		"row_kept":       {Job: keeping, LSeq: 987662},
 		"row_open":       {Job: born, LSeq: 987654},
 		"row_checkpoint": {Job: ahead, LSeq: 987655},
@@ -83,7 +88,7 @@ func wireRows() map[string]jobs.Row {
 		"row_cancelled":  {Job: cancelled, LSeq: 987659},
 		"row_purged":     {Job: purged, LSeq: 987660},
 		"row_one":        {Job: one, LSeq: 1},
-		"row_ext":        {Job: born, LSeq: 987661, Ext: []byte{25, 2, 0xAB, 0xCD, 0x81, 0x80, 0x01, 0}},
+		"row_ext":        {Job: born, LSeq: 987661, Ext: []byte{28, 2, 0xAB, 0xCD, 0x81, 0x80, 0x01, 0}},
 	}
 }
 
@@ -96,6 +101,7 @@ func randomRow(rng *rand.Rand) jobs.Row {
 			b[i] = byte(rng.Uint32())
 		}
 	}
+	j.Owner = []string{"", "", "c", strings.Repeat("c", jobs.MaxOwnerBytes)}[rng.IntN(4)]
 	now := wireEpoch.Add(time.Duration(rng.Int64N(1e15)) / 1000 * 1000)
 	j = j.Born(nodes[rng.IntN(len(nodes))], now, nil)
 	if rng.IntN(3) == 0 {
@@ -107,7 +113,11 @@ func randomRow(rng *rand.Rand) jobs.Row {
 	for range rng.IntN(8) {
 		now = now.Add(time.Duration(rng.Int64N(1e12)) / 1000 * 1000)
 		v := jobs.Value{byte(rng.Uint32()), 63: byte(rng.Uint32())}
-		switch rng.IntN(10) {
+		switch rng.IntN(12) {
+		case 10:
+			j, _ = j.Distrust()
+		case 11:
+			j, _ = j.TakeBack(jobs.Progress{Done: 2 + rng.Uint64N(j.Start().Done), Value: v}, j.Restarts)
 		case 9:
 			j, _ = j.AddRungs(j.Rungs.Len(), jobs.Rungs("").Add(v).Add(v))
 		case 0, 1:
@@ -134,7 +144,7 @@ func randomRow(rng *rand.Rand) jobs.Row {
 	}
 	r := jobs.Row{Job: j, LSeq: jobs.LSeq(rng.Int64N(math.MaxInt64))}
 	for range max(0, rng.IntN(6)-3) {
-		r.Ext = binary.AppendUvarint(r.Ext, 25+rng.Uint64N(1<<rng.UintN(60)))
+		r.Ext = binary.AppendUvarint(r.Ext, 28+rng.Uint64N(1<<rng.UintN(60)))
 		n := rng.IntN(300)
 		r.Ext = binary.AppendUvarint(r.Ext, uint64(n))
 		for range n {
@@ -330,7 +340,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 		return max(0, rng.Int64N(math.MaxInt64)>>(1+rng.UintN(63))-1)
 	}
 	for range 2000 {
-		load := Load{Waiting: num(), Remaining: jobs.Work{Hi: uint64(num()), Lo: rng.Uint64()}, Leased: num(), FreeLanes: num(), Workers: num()}
+		load := Load{Waiting: num(), Remaining: jobs.Work{Hi: uint64(num()), Lo: rng.Uint64()}, Leased: num(), FreeLanes: num(), Workers: num(), Rate: num(), Done: num(), Arriving: num(), Incoming: num()}
 		if n := rng.IntN(4); n > 0 {
 			load.Fleet = make([]byte, (n-1)*maxFleet/2)
 		}
@@ -360,7 +370,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 
 // unknown are fields of a later release, one with a key that is written longer
 // than it need be.
-var unknown = []byte{25, 0, 26, 3, 1, 2, 3, 0xA3, 0x00, 1, 9, 0xFF, 0xFF, 0x7F, 2, 7, 7, 25, 1, 5}
+var unknown = []byte{28, 0, 29, 3, 1, 2, 3, 0xA3, 0x00, 1, 9, 0xFF, 0xFF, 0x7F, 2, 7, 7, 28, 1, 5}
 
 func TestUnknownFieldsSurvive(t *testing.T) {
 	for name, r := range wireRows() {
@@ -511,7 +521,13 @@ func TestImpossibleRowsAreRefused(t *testing.T) {
 		{"rungs", "row_kept", func(f map[byte][]byte) { f[rowRungs] = f[rowRungs][1:] }},
 		{"rungs", "row_open", func(f map[byte][]byte) { f[rowRungs] = make([]byte, 64) }},
 		{"resumed_from", "row_one", func(f map[byte][]byte) { f[rowResumedFrom] = uvarint(1) }},
-		{"field 25", "row_open", func(f map[byte][]byte) { f[25] = make([]byte, maxExt-2) }},
+		{"owner", "row_owned", func(f map[byte][]byte) { f[rowOwner] = make([]byte, jobs.MaxOwnerBytes+1) }},
+		{"restarts", "row_restarted", func(f map[byte][]byte) { f[rowRestarts] = uvarint(1 << 32) }},
+		{"restarted", "row_restarted", func(f map[byte][]byte) { delete(f, rowRestarts) }},
+		{"restarted", "row_restarted", func(f map[byte][]byte) { f[rowRestarted] = f[rowRestarted][1:] }},
+		{"restarted", "row_restarted", func(f map[byte][]byte) { copy(f[rowRestarted], make([]byte, 8)) }},
+		{"restarted", "row_restarted", func(f map[byte][]byte) { f[rowRestarted][7] = 1 }},
+		{"field 28", "row_open", func(f map[byte][]byte) { f[28] = make([]byte, maxExt-2) }},
 	} {
 		r := valid[tc.row]
 		fields := map[byte][]byte{}
@@ -523,7 +539,7 @@ func TestImpossibleRowsAreRefused(t *testing.T) {
 		}
 		tc.edit(fields)
 		var b []byte
-		for key := range byte(30) {
+		for key := range byte(32) {
 			if val, ok := fields[key]; ok {
 				b = binary.AppendUvarint(append(b, key), uint64(len(val)))
 				b = append(b, val...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ type Keeper interface {
 	Session(text string) (role, name string, ok bool)
 	// Login exchanges a token for a session of the dashboard.
 	Login(token string) (session string, ends time.Time, ok bool)
+	// Logout ends one, here.
+	Logout(session string)
 	// Enrol exchanges a token for the credential of a worker of that name.
 	Enrol(token, worker string) (credential string, ends time.Time, ok bool)
 }
@@ -48,6 +51,15 @@ var words = []struct {
 	{Client, "client", "a client's token"}, {Operator, "operator", "an operator's token"},
 	{Enrol, "worker", "a worker's enrolment token"}, {Worker, "enrolled", "a worker's credential, from POST /worker/enrol"},
 	{Peer, "peer", "the certificate of a node of this pair"},
+}
+
+func roleWord(role Role) string {
+	for _, w := range words {
+		if w.role == role {
+			return w.word
+		}
+	}
+	return ""
 }
 
 func roleOf(word string) Role {
@@ -116,17 +128,52 @@ const (
 	plainCookie  = "workmanager"
 )
 
-// guard lets only those callers through that may call a route.
+// challenge says to whoever showed nothing what to show.
+const challenge = `Bearer realm="workmanager"`
+
+// limitless reports whether nobody is charged for what comes from addr.
+func (s *Server) limitless(addr netip.Addr) bool { return s.open && addr.IsLoopback() }
+
+// guard lets only those callers through that may call a route, as often as each
+// may.
 func (s *Server) guard(may Role, h http.Handler) http.Handler {
 	keeper := s.cfg.Keeper
-	if keeper == nil || may == anyone || may&^Peer != 0 && !keeper.Tokens() {
-		return h
-	}
+	asks := keeper != nil && may != anyone && (may&^Peer == 0 || keeper.Tokens())
 	return s.serve(func(w http.ResponseWriter, r *http.Request) error {
+		addr := addrOf(r)
+		if !asks && s.limitless(addr) {
+			h.ServeHTTP(w, r)
+			return nil
+		}
+		now := time.Now()
+		a := &admission{Context: r.Context(), addr: addr}
+		if !asks {
+			if may != peers {
+				a.pays[0] = s.account(addr, now)
+			}
+			if err := s.admit(a, now); err != nil {
+				return err
+			}
+			h.ServeHTTP(w, r.WithContext(a))
+			return nil
+		}
 		c, why := s.caller(r)
+		a.caller, a.known = c, c.Role != nobody
+		if c.Role != Peer {
+			a.pays[0] = s.account(addr, now)
+			if a.known {
+				a.pays[1] = s.accounts.get(accountKey{role: c.Role, name: c.Name}, now)
+			}
+		}
+		if err := s.admit(a, now); err != nil {
+			return err
+		}
 		if c.Role&may == 0 {
+			if err := s.tried(a, r.Pattern, why, now); err != nil {
+				return err
+			}
 			if c.Role == nobody {
-				w.Header().Set("WWW-Authenticate", `Bearer realm="workmanager"`)
+				w.Header().Set("WWW-Authenticate", challenge)
 				if why == "" {
 					why = "nothing was shown"
 				}
@@ -137,9 +184,49 @@ func (s *Server) guard(may Role, h http.Handler) http.Handler {
 			}
 			return jobs.Errorf(jobs.CodeForbidden, "%s does not do here; this needs %s", c.Role, may)
 		}
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		h.ServeHTTP(w, r.WithContext(s.as(a, c)))
 		return nil
 	})
+}
+
+// tried notes that a caller was refused: why, if what it showed is not known. An
+// address whose unknown tokens are too many gets another answer. Who shows one
+// that is known is never kept out: nobody can lock out others.
+func (s *Server) tried(a *admission, route, why string, now time.Time) error {
+	switch {
+	case !a.known && why == "": // nothing was shown
+		return nil
+	case a.caller.Role == Peer:
+		return nil
+	}
+	if a.known { // it has tried nothing; it is noted whatever others from there do
+		s.trail.refused(a, route, string(jobs.CodeForbidden), why)
+		return nil
+	}
+	if over := s.account(a.addr, now).try(now); over != nil {
+		s.refused.count(refusedTries)
+		return over
+	}
+	s.trail.refused(a, route, string(jobs.CodeAuth), why)
+	return nil
+}
+
+// account is that of an address.
+func (s *Server) account(addr netip.Addr, now time.Time) *account {
+	return s.accounts.get(accountKey{addr: addr}, now)
+}
+
+// as returns the context of a request of c, by ctx. It is here, behind every route, that
+// a client is bound to its own jobs: what is not there for it, nothing finds.
+func (s *Server) as(ctx context.Context, c Caller) context.Context {
+	if c.Role != Client {
+		return ctx
+	}
+	ctx = jobs.WithOwner(ctx, c.Name)
+	if !s.cfg.Shared {
+		ctx = jobs.WithView(ctx, c.Name)
+	}
+	return ctx
 }
 
 // caller says who sent a request, and if it is nobody why. What is shown in the
@@ -171,17 +258,6 @@ func (s *Server) caller(r *http.Request) (c Caller, why string) {
 		return Caller{roleOf(role), name}, ""
 	}
 	return Caller{Role: nobody}, ""
-}
-
-// admitted reports whether the caller of a long answer may still have it: its
-// token may have been revoked meanwhile.
-func (s *Server) admitted(r *http.Request) bool {
-	was, asked := CallerOf(r.Context())
-	if !asked {
-		return true
-	}
-	now, _ := s.caller(r)
-	return now == was
 }
 
 func cookieName(r *http.Request) string {
@@ -217,16 +293,26 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
 		return jobs.Errorf(jobs.CodeMalformed, "the form cannot be read")
 	}
-	session, ends, ok := s.cfg.Keeper.Login(strings.TrimSpace(r.PostForm.Get("token")))
+	token := strings.TrimSpace(r.PostForm.Get("token"))
+	role, name, _ := s.cfg.Keeper.Identify(token)
+	a := &admission{addr: addrOf(r), caller: Caller{roleOf(role), name}}
+	session, ends, ok := s.cfg.Keeper.Login(token)
 	if !ok {
+		if err := s.tried(a, "login", "the token does not log in", time.Now()); err != nil {
+			return err
+		}
 		return seeOther(w, r, "/login?refused")
 	}
+	s.trail.event(a, "login", "dashboard", nil)
 	setSession(w, r, session, time.Until(ends))
 	return seeOther(w, r, "/")
 }
 
 // logout answers POST /logout.
 func (s *Server) logout(w http.ResponseWriter, r *http.Request) error {
+	if text := sessionOf(r); s.cfg.Keeper != nil && text != "" {
+		s.cfg.Keeper.Logout(text)
+	}
 	setSession(w, r, "", -time.Second)
 	return seeOther(w, r, "/login")
 }
@@ -252,8 +338,9 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) error {
 	}
 	_, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	credential, ends, ok := s.cfg.Keeper.Enrol(strings.TrimSpace(token), req.Name)
+	defer func() { s.trail.enrolled(admissionOf(r.Context()), req.Name, ok) }()
 	if !ok {
-		return jobs.Invalid("body", "name", "value_error.name", "%q cannot be a worker's name: 1 to 63 letters, digits, '.', '-' or '_', and no node's", clip(req.Name))
+		return jobs.Invalid("body", "name", "value_error.name", "%q cannot be this worker's name: 1 to 63 letters, digits, '.', '-' or '_', no node's, and what the token is for if it is for one", clip(req.Name))
 	}
 	return s.reply(w, r, &api.EnrolResponse{Name: req.Name, Credential: credential, ExpiresAt: ends, TTLSeconds: time.Until(ends).Seconds()})
 }

@@ -85,6 +85,7 @@ func (keeper) Tokens() bool                                   { return true }
 func (keeper) Identify(string) (string, string, bool)         { return "", "", false }
 func (keeper) Session(string) (string, string, bool)          { return "", "", false }
 func (keeper) Login(string) (string, time.Time, bool)         { return "", time.Time{}, false }
+func (keeper) Logout(string)                                  {}
 func (keeper) Enrol(string, string) (string, time.Time, bool) { return "", time.Time{}, false }
 
 // TestPeer_certificate_ends: a connection that was good does not stay so for

@@ -52,8 +52,10 @@ type batchRun struct {
 	stop  context.CancelFunc
 	rc    *http.ResponseController
 	body  *body
+	may   func() bool // the caller still may
 	ack   jobs.Ack
 	key   string // of the whole batch, "" for none
+	owner string // of its jobs
 	spool *spool
 
 	mu     sync.Mutex // guards what follows
@@ -76,16 +78,18 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p := params{r: r, limits: &s.cfg.Limits}
-	b := &batchRun{s: s, ack: p.ack(), key: p.key(), rc: controller(w)}
+	b := &batchRun{s: s, may: func() bool { return s.admitted(r) }, ack: p.ack(), key: p.key(), owner: jobs.OwnerOf(r.Context()), rc: controller(w)}
 	if err := p.wrong.err(); err != nil {
 		return err
 	}
-	release, err := s.hold(1)
-	if err != nil {
-		return err
+	for _, kind := range []int{placeWait, placeBatch} {
+		release, err := s.hold(r.Context(), kind, 1)
+		if err != nil {
+			return err
+		}
+		defer release()
 	}
-	defer release()
-	b.body = &body{s: s, r: r.Body, rc: b.rc, want: -1, max: 1 << 62, idle: batchIdle}
+	b.body = &body{s: s, r: r.Body, rc: b.rc, want: -1, max: 1 << 62, idle: batchIdle, lined: true, pays: admissionOf(r.Context()), gone: r.Context().Done()}
 	b.body.undo = context.AfterFunc(s.ending, b.body.interrupt)
 	defer b.body.close()
 	if r.ContentLength > 0 {
@@ -102,7 +106,7 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request) error {
 	b.ctx, b.stop = context.WithCancel(r.Context())
 	defer b.stop()
 	b.change.L = &b.mu
-	b.spool = newSpool(s.cfg.SpillDir, b.rc)
+	b.spool = newSpool(s.cfg.SpillDir, b.rc, &s.spooled)
 	var stages sync.WaitGroup
 	b.stage(&stages, "parse", b.parse)
 	for range batchInFlight {
@@ -186,9 +190,17 @@ func (b *batchRun) parse() {
 		b.mu.Unlock()
 	}()
 	for {
+		waited := end > start || skipping // a line has begun
 		n, err := b.body.Read(buf[end:])
+		if !b.may() {
+			last = errRevoked()
+			return
+		}
 		scanned := end
 		end += n
+		if !waited || bytes.IndexByte(buf[scanned:end], '\n') >= 0 {
+			b.body.moved()
+		}
 		for {
 			i := bytes.IndexByte(buf[scanned:end], '\n')
 			if i < 0 {
@@ -273,12 +285,13 @@ func (b *batchRun) take(g *group, reader *lineReader, line int64, text []byte) {
 			key = b.key + "/" + strconv.FormatInt(line, 10)
 		}
 		var id jobs.ID
-		if id, err = b.s.cfg.NewID(key); err == nil {
+		if id, err = b.s.cfg.NewID(b.ctx, key); err == nil {
 			var j jobs.Job
 			if j, err = jobs.New(id, l.v1, l.iterations, l.priority); err == nil {
 				j, err = j.Keeping(l.keep)
 			}
 			if err == nil {
+				j.Owner = b.owner
 				g.jobs = append(g.jobs, j)
 			}
 		}

@@ -80,10 +80,15 @@ type body struct {
 	max  int64         // more bytes than this are refused
 	idle time.Duration // the longest time without a byte
 	rate int64         // the least mean rate, 0 for none
+	// lined: what counts against idle is whole lines, told by moved, not bytes.
+	lined bool
+	pays  *admission      // whose bytes these are; nil: nobody's
+	gone  <-chan struct{} // closed when the client has gone
 
 	n       int64
 	started time.Time
-	set     time.Time // when the deadline was set last
+	set     time.Time     // when the deadline was set last
+	waited  time.Duration // for bytes since a line ended or began, with lined
 	undo    func() bool
 	mu      sync.Mutex // guards what follows, and setting the deadline
 	done    bool       // the connection is no longer ours
@@ -94,7 +99,7 @@ type body struct {
 // newBody returns the body of r, of at most max bytes. A Content-Length over
 // max is refused before anything is read.
 func (s *Server) newBody(w http.ResponseWriter, r *http.Request, max int64) (*body, error) {
-	b := &body{s: s, r: r.Body, rc: controller(w), want: r.ContentLength, max: max, idle: BodyIdle, rate: BodyRate}
+	b := &body{s: s, r: r.Body, rc: controller(w), want: r.ContentLength, max: max, idle: BodyIdle, rate: BodyRate, pays: admissionOf(r.Context()), gone: r.Context().Done()}
 	if b.want > max {
 		return nil, b.tooLarge()
 	}
@@ -109,9 +114,16 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	b.arm()
+	now := time.Now()
+	b.arm(now)
 	n, err := b.r.Read(p)
 	b.n += int64(n)
+	if b.lined {
+		b.waited += time.Since(now)
+	}
+	if wait := b.pays.took(n); wait > 0 && err == nil && b.n <= b.max {
+		b.pause(wait)
+	}
 	switch {
 	case b.n > b.max:
 		b.err = b.tooLarge()
@@ -130,9 +142,27 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// pause lets the sender wait: it sends more than its share. The time does not
+// count against it.
+func (b *body) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	began := time.Now()
+	select {
+	case <-t.C:
+	case <-b.gone:
+	case <-b.s.ending.Done(): // the next Read tells
+	}
+	spent := time.Since(began)
+	b.started = b.started.Add(spent)
+	b.set = time.Time{}
+}
+
+// moved tells that a line has ended, or begun.
+func (b *body) moved() { b.waited = 0 }
+
 // arm sets the read deadline: idle from now, or when the mean rate is missed.
-func (b *body) arm() {
-	now := time.Now()
+func (b *body) arm(now time.Time) {
 	if b.started.IsZero() {
 		b.started = now
 	} else if now.Sub(b.set) < deadlineStep {
@@ -140,6 +170,9 @@ func (b *body) arm() {
 	}
 	b.set = now
 	end := now.Add(b.idle)
+	if b.lined {
+		end = now.Add(b.idle - b.waited) // what is not spent on waiting does not count
+	}
 	if b.rate > 0 {
 		if due := b.started.Add(b.idle + time.Duration(b.n/b.rate)*time.Second); due.Before(end) {
 			end = due
@@ -183,7 +216,7 @@ func (b *body) close() {
 // drain reads a little more of a body that is not wanted, so that its
 // connection can go on, and reports whether that was all of it.
 func (b *body) drain() bool {
-	b.idle, b.set = drainTimeout, time.Time{}
+	b.idle, b.set, b.lined = drainTimeout, time.Time{}, false
 	mem := lineBuffers.Get().(*[batchRead]byte)
 	defer lineBuffers.Put(mem)
 	for upto := b.n + drainBytes; b.err == nil && b.n < upto; {
@@ -219,6 +252,9 @@ func (b *body) explain(err error) error {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		if b.s.stopping() {
 			return errStopping()
+		}
+		if b.lined {
+			return jobs.Errorf(jobs.CodeTimeout, "no line has ended for %v: a batch may stand still for so long, and a line take as long", b.idle)
 		}
 		return jobs.Errorf(jobs.CodeTimeout, "the body came too slowly: %d bytes in %v; it may stand still for %v and must keep up with %d bytes a second",
 			b.n, time.Since(b.started).Round(time.Millisecond), b.idle, b.rate)

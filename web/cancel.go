@@ -40,6 +40,13 @@ func (s *Server) cancelJob(ctx context.Context, req cancelRequest) (cancelReply,
 	if err == nil {
 		err = out[0].Err
 	}
+	if c, known := CallerOf(ctx); known && c.Role == Operator { // of clients there are too many
+		what := "cancel"
+		if req.purge {
+			what = "purge"
+		}
+		s.trail.action(ctx, what, req.id.String(), err)
+	}
 	if err != nil {
 		return cancelReply{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"path"
 	"strconv"
@@ -13,7 +14,8 @@ import (
 	"workmanager/jobs"
 )
 
-// assets are the pages and what they load, by hand and without a build step.
+// assets are the pages and what they load: ours by hand and without a build
+// step, and in lib the libraries, made by web/lib-build.
 //
 //go:embed assets
 var assets embed.FS
@@ -25,6 +27,8 @@ var mediaTypes = map[string]string{
 	".css":  "text/css; charset=utf-8",
 	".js":   "text/javascript; charset=utf-8",
 	".svg":  "image/svg+xml",
+	".txt":  "text/plain; charset=utf-8",
+	"":      "text/plain; charset=utf-8",
 }
 
 // pagePolicy is the Content-Security-Policy of the pages: nothing but our own
@@ -53,7 +57,6 @@ func (d document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("ETag", d.etag)
 	h.Set("Cache-Control", "no-cache")
 	h.Set("Content-Security-Policy", pagePolicy)
-	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	if holds(r.Header.Values("If-None-Match"), d.etag) {
@@ -80,22 +83,28 @@ func holds(ifNoneMatch []string, etag string) bool {
 	return false
 }
 
-// pages are the assets by file name. The folder is flat.
+// pages are the assets by their path below the folder.
 var pages = loadPages()
 
 func loadPages() map[string]document {
-	entries, err := assets.ReadDir("assets")
+	found := map[string]document{}
+	err := fs.WalkDir(assets, "assets", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		mediaType := mediaTypes[path.Ext(name)]
+		if mediaType == "" {
+			return fmt.Errorf("%s has no known media type", name)
+		}
+		body, err := assets.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		found[strings.TrimPrefix(name, "assets/")] = newDocument(mediaType, body)
+		return nil
+	})
 	if err != nil {
 		panic(fmt.Sprintf("web: the assets are not in the binary: %v", err))
-	}
-	found := map[string]document{}
-	for _, e := range entries {
-		body, err := assets.ReadFile("assets/" + e.Name())
-		mediaType := mediaTypes[path.Ext(e.Name())]
-		if err != nil || mediaType == "" {
-			panic(fmt.Sprintf("web: asset %s: media type %q, error %v", e.Name(), mediaType, err))
-		}
-		found[e.Name()] = newDocument(mediaType, body)
 	}
 	return found
 }
@@ -107,7 +116,7 @@ func (s *Server) dashboard() http.Handler { return pages["index.html"] }
 // asset serves one file of the pages. The pages themselves have routes of
 // their own.
 func (s *Server) asset(w http.ResponseWriter, r *http.Request) error {
-	name := r.PathValue("name")
+	name := strings.TrimPrefix(r.URL.Path, "/assets/")
 	d, ok := pages[name]
 	if !ok || path.Ext(name) == ".html" {
 		return jobs.Errorf(jobs.CodeNoRoute, "%s: no such file", clip(r.URL.Path))

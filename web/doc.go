@@ -5,6 +5,7 @@
 // It promises that input is hashed while it arrives and never kept, that a
 // request costs bounded memory whatever its size, that a slow client cannot
 // hold a connection for ever, that a panic stays within its request, and that
-// every refusal is a problem document that names the field and the limit. It
-// does not authenticate, and it does not own the listener.
+// every refusal is a problem document that names the field and the limit, and
+// that one caller, by its token or its address, takes no more than its share. It
+// does not authenticate, and it does not open the listener.
 package web

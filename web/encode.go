@@ -25,6 +25,7 @@ func jobOf(v jobs.View) api.Job {
 		State:            string(v.State()),
 		Iterations:       v.Iterations,
 		Done:             v.Done,
+		Owner:            v.Owner,
 		Priority:         int(v.Priority),
 		Rate:             v.Rate,
 		ETASeconds:       v.ETA().Seconds(),

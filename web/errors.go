@@ -40,6 +40,7 @@ var kinds = map[jobs.Code]struct {
 	jobs.CodeTooLarge:     {http.StatusRequestEntityTooLarge, "the data is too large", 0},
 	jobs.CodeUnsupported:  {http.StatusUnsupportedMediaType, "the encoding is not supported", 0},
 	jobs.CodeTimeout:      {http.StatusRequestTimeout, "the request came in too slowly", 0},
+	jobs.CodeLimited:      {http.StatusTooManyRequests, "the caller asks for too much", busyRetry},
 	jobs.CodeBusy:         {http.StatusServiceUnavailable, "the node is busy", busyRetry},
 	jobs.CodeStopping:     {http.StatusServiceUnavailable, "the node is stopping", stoppingRetry},
 	jobs.CodeDiskFull:     {http.StatusInsufficientStorage, "the disk is full", diskRetry},
@@ -84,11 +85,14 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		err = jobs.Errorf(jobs.CodeUnavailable, "the client gave up before the answer") // so nobody reads this
 	}
 	p, retry := problem(err)
-	s.refused.count(jobs.Code(p.Code))
+	s.failed.count(jobs.Code(p.Code))
+	if why := codeRefusals[jobs.Code(p.Code)]; why != 0 {
+		s.refused.count(why)
+	}
 	if p.Status == http.StatusInternalServerError && h.Get(api.HeaderRequestID) == "" {
 		id := requestID()
 		h.Set(api.HeaderRequestID, id)
-		s.log.Error("request failed", "request", id, "method", r.Method, "path", r.URL.Path, "err", err)
+		s.log.Error("request failed", "request", id, "method", r.Method, "path", logged(r.URL.Path), "err", err)
 	}
 	if retry > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64((retry+time.Second-1)/time.Second), 10))

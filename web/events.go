@@ -22,28 +22,28 @@ const (
 	maxProgress     = 64 // leased jobs of one progress event
 )
 
-// hub makes the status snapshot once for all viewers. Its loop runs only while
-// there is one.
+// hub makes the status snapshot once for all viewers, and once for each owner
+// among those who see only their own jobs. Its loop runs only while there is one.
 type hub struct {
 	s *Server
 
-	mu      sync.Mutex // guards what follows
-	viewers map[chan []byte]struct{}
+	mu      sync.Mutex             // guards what follows
+	viewers map[chan []byte]string // whose jobs alone they see, "" for everybody's
 	running bool
-	last    []byte // the newest snapshot while running
+	last    map[string][]byte // the newest snapshots while running, by whom they are for
 }
 
-func (h *hub) init(s *Server) { h.s, h.viewers = s, map[chan []byte]struct{}{} }
+func (h *hub) init(s *Server) { h.s, h.viewers = s, map[chan []byte]string{} }
 
 // join adds a viewer. Its channel holds one snapshot, the newest: a slow viewer
 // misses some and delays nobody.
-func (h *hub) join() chan []byte {
+func (h *hub) join(view string) chan []byte {
 	c := make(chan []byte, 1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.viewers[c] = struct{}{}
-	if h.last != nil {
-		c <- h.last
+	h.viewers[c] = view
+	if last := h.last[view]; last != nil {
+		c <- last
 	}
 	if !h.running {
 		h.running = true
@@ -58,21 +58,36 @@ func (h *hub) leave(c chan []byte) {
 	delete(h.viewers, c)
 }
 
+// views returns for whom snapshots are made.
+func (h *hub) views() map[string][]byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	views := map[string][]byte{}
+	for _, view := range h.viewers {
+		views[view] = nil
+	}
+	return views
+}
+
 // run polls until nobody looks any more.
 func (h *hub) run() {
 	tick := time.NewTicker(statusInterval)
 	defer tick.Stop()
 	for {
-		event := h.poll()
+		events := h.poll(h.views())
 		h.mu.Lock()
 		if len(h.viewers) == 0 {
 			h.running, h.last = false, nil
 			h.mu.Unlock()
 			return
 		}
-		if event != nil {
-			h.last = event
-			for c := range h.viewers {
+		if events != nil {
+			h.last = events
+			for c, view := range h.viewers {
+				event := events[view]
+				if event == nil {
+					continue // it came while this was made
+				}
 				select {
 				case <-c: // the one it has not taken is old now
 				default:
@@ -92,12 +107,13 @@ func (h *hub) run() {
 	}
 }
 
-// poll returns the status event, nil if there is no status to be had.
-func (h *hub) poll() (snapshot []byte) {
+// poll fills in the events of each view, and returns nil if there is no status
+// to be had.
+func (h *hub) poll(views map[string][]byte) (events map[string][]byte) {
 	defer func() {
 		if p := recover(); p != nil {
 			h.s.log.Error("panic in the status", "panic", p, "stack", string(debug.Stack()))
-			snapshot = nil
+			events = nil
 		}
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), streamTimeout)
@@ -107,22 +123,50 @@ func (h *hub) poll() (snapshot []byte) {
 		h.s.log.Warn("no status for the event streams", "err", err)
 		return nil
 	}
-	return append(event(api.EventStatus, st), h.progress(ctx)...)
+	all, bare := event(api.EventStatus, st), event(api.EventStatus, withoutJobs(st))
+	progress := h.progress(ctx, views)
+	for view := range views {
+		if view == "" {
+			views[view] = append(all, progress[view]...)
+		} else {
+			views[view] = append(bytes.Clone(bare), progress[view]...)
+		}
+	}
+	return views
 }
 
-// progress returns the event with how far the leased jobs of this node are, up
-// to maxProgress of them, nil if that is not to be had.
-func (h *hub) progress(ctx context.Context) []byte {
-	page, err := h.s.cfg.Reader.Jobs(ctx, jobs.ListQuery{State: jobs.StateLeased, Limit: maxProgress})
+// maxLooked bounds the leased jobs that are looked at for those of one owner.
+const maxLooked = 1024
+
+// progress returns for each view the event with how far the leased jobs of this
+// node are, up to maxProgress of them, nothing if that is not to be had.
+func (h *hub) progress(ctx context.Context, views map[string][]byte) map[string][]byte {
+	limit := maxProgress
+	for view := range views {
+		if view != "" {
+			limit = maxLooked
+		}
+	}
+	page, err := h.s.cfg.Reader.Jobs(ctx, jobs.ListQuery{State: jobs.StateLeased, Limit: limit})
 	if err != nil {
 		h.s.log.Warn("no progress for the event streams", "err", err)
 		return nil
 	}
-	list := api.Progress{Jobs: make([]api.JobProgress, len(page.Jobs)), More: page.More}
-	for i, v := range page.Jobs {
-		list.Jobs[i] = api.JobProgress{ID: v.ID.String(), Iterations: v.Iterations, Done: v.Done, Rate: v.Rate, ETASeconds: v.ETA().Seconds(), Worker: v.Worker}
+	events := map[string][]byte{}
+	for view := range views {
+		list := api.Progress{Jobs: []api.JobProgress{}, More: page.More}
+		for _, v := range page.Jobs {
+			switch {
+			case view != "" && v.Owner != view:
+			case len(list.Jobs) == maxProgress:
+				list.More = true
+			default:
+				list.Jobs = append(list.Jobs, api.JobProgress{ID: v.ID.String(), Iterations: v.Iterations, Done: v.Done, Rate: v.Rate, ETASeconds: v.ETA().Seconds(), Worker: v.Worker})
+			}
+		}
+		events[view] = event(api.EventProgress, list)
 	}
-	return event(api.EventProgress, list)
+	return events
 }
 
 // event returns one server-sent event with v as JSON.
@@ -156,7 +200,7 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	release, err := s.hold(1 + len(jobsWatched))
+	release, err := s.hold(r.Context(), placeWait, 1+len(jobsWatched))
 	if err != nil {
 		return err
 	}
@@ -179,11 +223,11 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	if !send([]byte(": workmanager events\n\n")) {
+	if !send(append([]byte(": workmanager events\n\n"), event(api.EventYou, s.you(r))...)) {
 		return nil
 	}
 
-	snapshots := s.events.join()
+	snapshots := s.events.join(jobs.ViewOf(r.Context()))
 	defer s.events.leave(snapshots)
 	comment := time.NewTicker(commentInterval)
 	defer comment.Stop()
@@ -207,15 +251,21 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 		case <-jobTick:
 			b = s.changed(r.Context(), jobsWatched)
 		case <-comment.C:
-			if !s.admitted(r) {
-				return nil
-			}
 			b = []byte(": still here\n\n")
 		}
-		if len(b) > 0 && !send(b) {
+		if len(b) > 0 && (!s.admitted(r) || !send(b)) {
 			return nil
 		}
 	}
+}
+
+// you says who reads the events, so that a page can leave out what it may not do.
+func (s *Server) you(r *http.Request) api.You {
+	c, asked := CallerOf(r.Context())
+	if !asked {
+		return api.You{Role: roleWord(Operator)}
+	}
+	return api.You{Role: roleWord(c.Role), Name: c.Name, Tokens: true}
 }
 
 // changed returns the events of the jobs that differ from what was sent last.

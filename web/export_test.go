@@ -116,3 +116,9 @@ func LineReader() func(b []byte) bool {
 	p := lineReader{max: 1 << 20}
 	return func(b []byte) bool { _, ok := p.fast(b); return ok }
 }
+
+// MaxPrograms is how many programs are sent at once, and Sending how many are.
+const MaxPrograms = maxPrograms
+
+// Sending returns how many programs are being sent.
+func (s *Server) Sending() int64 { return s.sending.Load() }

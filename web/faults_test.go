@@ -89,7 +89,7 @@ func TestErrors_each_code_has_its_status(t *testing.T) {
 		retry  bool
 	}{
 		jobs.CodeInvalid: {422, false}, jobs.CodeMalformed: {400, false}, jobs.CodeNotFound: {404, false}, jobs.CodeConflict: {409, false},
-		jobs.CodeTooLarge: {413, false}, jobs.CodeUnsupported: {415, false}, jobs.CodeTimeout: {408, false}, jobs.CodeBusy: {503, true},
+		jobs.CodeTooLarge: {413, false}, jobs.CodeUnsupported: {415, false}, jobs.CodeTimeout: {408, false}, jobs.CodeBusy: {503, true}, jobs.CodeLimited: {429, true},
 		jobs.CodeStopping: {503, true}, jobs.CodeDiskFull: {507, true}, jobs.CodeUnavailable: {503, true}, jobs.CodeAuth: {401, false},
 		jobs.CodeForbidden: {403, false}, jobs.CodeNoRoute: {404, false}, jobs.CodeMethod: {405, false},
 	} {

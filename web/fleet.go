@@ -55,7 +55,9 @@ func (s *Server) orderFleet(ctx context.Context, req fleetOrder) (api.FleetStatu
 	if s.cfg.Fleet == nil {
 		return api.FleetStatus{}, jobs.Errorf(jobs.CodeNotFound, "this node has no fleet")
 	}
-	if err := s.cfg.Fleet.Order(ctx, req.do, req.instance); err != nil {
+	err := s.cfg.Fleet.Order(ctx, req.do, req.instance)
+	s.trail.action(ctx, req.do, req.instance, err)
+	if err != nil {
 		return api.FleetStatus{}, err
 	}
 	return s.fleet(ctx, none{})

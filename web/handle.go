@@ -46,7 +46,7 @@ func handle[Req, Resp any, P interface {
 		if err := p.wrong.err(); err != nil {
 			return err
 		}
-		resp, err := f(r.Context(), req)
+		resp, err := call(s, w, r, f, req)
 		if err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func handleJSON[Req, Resp any](s *Server, max int64, f func(context.Context, Req
 		if err := check("body", &req); err != nil {
 			return err
 		}
-		resp, err := f(r.Context(), req)
+		resp, err := call(s, w, r, f, req)
 		if err != nil {
 			return err
 		}
@@ -170,5 +170,6 @@ var (
 	headerLocal    = []string{jobs.Durability{}.String()}
 	headerNDJSON   = []string{"application/x-ndjson"}
 	headerEvents   = []string{"text/event-stream"}
+	headerNoSniff  = []string{"nosniff"}
 	headerNoBuffer = []string{"no"}
 )

@@ -35,7 +35,7 @@ func (q *jobRequest) read(p *params) (err error) {
 // both disks, or the wait is over. A node that stops answers at once, with the job as it is.
 func (s *Server) getJob(ctx context.Context, req jobRequest) (api.Job, error) {
 	if req.wait > 0 && !s.stopping() {
-		release, err := s.hold(1)
+		release, err := s.hold(ctx, placeWait, 1)
 		if err != nil {
 			return api.Job{}, err
 		}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"net/http"
 	"runtime"
 	"time"
@@ -201,7 +202,7 @@ var figures = []figure{
 		one(func(s *api.Status) int { return s.Cache.Entries })},
 	{"workmanager_cache_max_entries", "Results the cache may hold, 0 if it is off.", prometheus.GaugeValue, nil,
 		one(func(s *api.Status) int { return yes(s.Cache.Enabled) * s.Cache.Max })},
-	{"workmanager_certificate_expiry_timestamp_seconds", "When a certificate ends, in seconds since 1970; not there without TLS.", prometheus.GaugeValue, []string{"certificate"},
+	{"workmanager_certificate_expiry_timestamp_seconds", "When a certificate ends, in seconds since 1970: node, of this node; authority, of the pair. None without TLS.", prometheus.GaugeValue, []string{"certificate"},
 		func(s *api.Status, set func(float64, ...string)) {
 			if c := s.Certificate; c != nil {
 				set(float64(c.ExpiresAt.Unix()), "node")
@@ -266,14 +267,14 @@ func (c snapshot) Collect(ch chan<- prometheus.Metric) {
 // library registers globally is not ours to promise.
 func (s *Server) metrics() http.Handler {
 	process := prometheus.NewRegistry()
-	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	process.MustRegister(s.sent.requests, s.sent.bytes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s.serve(func(w http.ResponseWriter, r *http.Request) error {
 		status, err := s.snapshot(r.Context())
 		if err != nil {
 			return err
 		}
 		node := prometheus.NewRegistry()
-		if err := node.Register(snapshot{status}); err != nil {
+		if err := errors.Join(node.Register(snapshot{status}), node.Register(pressure{s})); err != nil {
 			return err
 		}
 		h := w.Header()

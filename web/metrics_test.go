@@ -63,8 +63,6 @@ func TestMetrics(t *testing.T) {
 		`workmanager_fleet_launches_refused_total 125`,
 		`workmanager_fleet_cost_dollars_per_hour 0.145`,
 		`workmanager_fleet_spent_today_dollars 1.25`,
-		`workmanager_certificate_expiry_timestamp_seconds{certificate="node"} 1.795620121e+09`,
-		`workmanager_certificate_expiry_timestamp_seconds{certificate="authority"} 1.795789321e+09`,
 		`workmanager_store_committed_rows_total 123`,
 		`workmanager_store_commit_duration_seconds_bucket{le="0.001"} 4`,
 		`workmanager_store_commit_duration_seconds_bucket{le="0.1"} 9`,
@@ -112,8 +110,20 @@ func TestMetrics(t *testing.T) {
 		`workmanager_cache_misses_total 34`,
 		`workmanager_cache_entries 5`,
 		`workmanager_cache_max_entries 1000`,
+		`workmanager_certificate_expiry_timestamp_seconds{certificate="authority"} 2.110976521e+09`,
+		`workmanager_certificate_expiry_timestamp_seconds{certificate="node"} 1.795616521e+09`,
 		`workmanager_retention_seconds 2.592e+06`,
 		`workmanager_start_time_seconds 1.795612921e+09`,
+		`workmanager_connections 0`,
+		`workmanager_callers 1`,
+		`workmanager_waiting_requests{kind="wait"} 0`,
+		`workmanager_waiting_requests{kind="batch"} 0`,
+	}
+	for _, reason := range []string{
+		"rate", "rate_bytes", "tries", "caller_places", "connections", "address_connections", "idle_closed",
+		"busy", "disk_full", "stopping", "too_large", "too_slow", "unauthorized", "forbidden",
+	} {
+		want = append(want, `workmanager_limit_refusals_total{reason="`+reason+`"} 0`)
 	}
 	doc, err := loadAPIDoc()
 	if err != nil {

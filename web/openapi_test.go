@@ -205,6 +205,9 @@ func (d *apiDoc) check(r *http.Request, sent *capped, rec *recorder) []error {
 			return []error{fmt.Errorf("405 without Allow")}
 		}
 	}
+	if ref == nil && rec.status == http.StatusTooManyRequests { // any route may answer it
+		ref = d.doc.Components.Responses["Limited"]
+	}
 	if ref == nil {
 		return []error{fmt.Errorf("this status is not documented; body %.300q", rec.body.String())}
 	}

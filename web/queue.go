@@ -38,11 +38,13 @@ type Reader interface {
 	Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results, error)
 }
 
-// Leaser is what workers in other processes need. Both methods are those of
-// worker.Source, and safe for concurrent use.
+// Leaser is what workers in other processes need. The first two methods are
+// those of worker.Source; all are safe for concurrent use.
 type Leaser interface {
 	Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error)
 	Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error)
+	// Orders returns what the worker is to be told with the answer to its call.
+	Orders(w jobs.Worker) jobs.Orders
 	// Nodes returns the URLs of both nodes, as far as they are known, and whether
 	// the two do not reach each other: each may have work that the other knows
 	// nothing of.

@@ -57,7 +57,7 @@ func (r *resultsReply) appendJSON(b []byte) []byte {
 func (s *Server) results(ctx context.Context, req resultsRequest) (resultsReply, error) {
 	q := jobs.ResultsQuery{After: req.after, Limit: req.limit, Wait: req.wait}
 	if q.Wait > 0 && !s.stopping() {
-		release, err := s.hold(1)
+		release, err := s.hold(ctx, placeWait, 1)
 		if err != nil {
 			return resultsReply{}, err
 		}

@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -42,11 +43,14 @@ var rights = map[string]string{
 	"GET /v1/results":               "co",
 	"GET /v1/jobs/{id}/checkpoints": "co",
 	"GET /v1/jobs/{id}/receipt":     "co",
+	"GET /v1/jobs/{id}/explain":     "co",
+	"GET /v1/history":               "co",
 	"POST /worker/lease":            "w",
 	"POST /worker/report":           "w",
 	"GET /v1/status":                "co",
 	"GET /v1/fleet":                 "o",
 	"POST /v1/fleet":                "o",
+	"GET /v1/audit":                 "o",
 	"GET /v1/events":                "co",
 	"GET /healthz":                  "ncoewp",
 	"GET /readyz":                   "ncoewp",
@@ -57,10 +61,13 @@ var rights = map[string]string{
 	"GET /redoc":                    "ncoewp",
 	"GET /{$}":                      "ncoewp", // the page; nobody is sent to the login
 	"GET /assets/{name}":            "ncoewp",
+	"GET /assets/lib/{name}":        "ncoewp",
 	"GET /login":                    "ncoewp",
 	"POST /login":                   "ncoewp",
 	"POST /logout":                  "ncoewp",
 	"POST /worker/enrol":            "e",
+	"GET /worker/binary/{arch}":     "ncoewp",
+	"POST /worker/enrol/instance":   "n", // the instance itself is looked at
 	"GET /peer/changes":             "p",
 	"POST /peer/gc":                 "p",
 	"POST /peer/steal":              "p",
@@ -126,13 +133,17 @@ func makeKeys(t testing.TB, ttl time.Duration, now time.Time) (string, keys.Made
 }
 
 // startClosed runs node a with keys.
-func startClosed(t testing.TB) *closed {
+func startClosed(t testing.TB, change ...func(*node.Config)) *closed {
 	t.Helper()
 	c := &closed{log: &logBuffer{}, clock: &clock{}}
-	c.dir, c.made = makeKeys(t, keys.NodeTTL, time.Now().Add(-2*time.Hour))
+	c.dir, c.made = makeKeys(t, keys.NodeTTL, time.Now().Add(-24*time.Hour))
 	cfg := node.Default()
 	cfg.DataDir, cfg.Listen, cfg.Workers = t.TempDir(), "127.0.0.1:0", 0
 	cfg.Keys = keys.Files{Dir: filepath.Join(c.dir, "a")}
+	cfg.Limits.Tries = 0 // tests show very many tokens that are not known
+	for _, f := range change {
+		f(&cfg)
+	}
 	n, err := node.New(cfg, node.Parts{Now: c.clock.now, Log: slog.New(slog.NewTextHandler(c.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
@@ -151,8 +162,8 @@ func startClosed(t testing.TB) *closed {
 }
 
 // as returns a client that shows a token and the certificate of a node's folder,
-// either of which may be "".
-func (c *closed) as(t testing.TB, token, folder string) func(method, path string) (*http.Response, error) {
+// either of which may be "", and perhaps the cookie of a login.
+func (c *closed) as(t testing.TB, token, folder string, cookie ...string) func(method, path string) (*http.Response, error) {
 	t.Helper()
 	pool := x509.NewCertPool()
 	ca, err := os.ReadFile(filepath.Join(c.dir, keys.CAFile))
@@ -179,14 +190,35 @@ func (c *closed) as(t testing.TB, token, folder string) func(method, path string
 		if err != nil {
 			return nil, err
 		}
-		if token != "" {
+		switch {
+		case strings.Contains(token, " "): // another scheme
+			r.Header.Set("Authorization", token)
+		case token != "":
 			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		for _, session := range cookie {
+			r.AddCookie(&http.Cookie{Name: "__Host-workmanager", Value: session})
 		}
 		resp, err := h.Do(r)
 		if err == nil {
 			resp.Body.Close() // the header says all; of a stream there is no end
 		}
 		return resp, err
+	}
+}
+
+// until waits until the node answers a token with a status.
+func (c *closed) until(t testing.TB, token string, status int) {
+	t.Helper()
+	call := c.as(t, token, "")
+	for end := time.Now().Add(revokedBound); ; <-time.After(20 * time.Millisecond) {
+		resp, err := call("GET", "/v1/status")
+		if err == nil && resp.StatusCode == status {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("GET /v1/status: %v, %v, want %d", resp, err, status)
+		}
 	}
 }
 
@@ -204,7 +236,7 @@ func forge(credential string) string {
 // TestRights calls every route as everybody.
 func TestRights(t *testing.T) {
 	c := startClosed(t)
-	foreignDir, foreign := makeKeys(t, keys.NodeTTL, time.Now().Add(-2*time.Hour))
+	foreignDir, foreign := makeKeys(t, keys.NodeTTL, time.Now().Add(-24*time.Hour))
 	// A certificate of the right authority whose time is over.
 	expired := filepath.Join(t.TempDir(), "keys")
 	if err := os.CopyFS(expired, os.DirFS(c.dir)); err != nil {
@@ -213,39 +245,89 @@ func TestRights(t *testing.T) {
 	if _, err := keys.Renew(expired, []keys.Host{{Node: "b"}}, 30*time.Minute, time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	credential := func(made keys.Made, dir string, at time.Time) string {
+	open := func(dir string, at time.Time) *keys.Keys {
 		k, err := keys.Open(keys.Files{Dir: filepath.Join(dir, "b")}, func() time.Time { return at }, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		cred, _, ok := k.Enrol(made.Tokens[keys.Worker], "w1")
+		return k
+	}
+	credential := func(made keys.Made, dir string, at time.Time) string {
+		cred, _, ok := open(dir, at).Enrol(made.Tokens[keys.Worker], "w1")
 		if !ok {
 			t.Fatal("not enrolled")
 		}
 		return cred
 	}
+	login := func(made keys.Made, dir, role string, at time.Time) string { // at the other node
+		session, _, ok := open(dir, at).Login(made.Tokens[role])
+		if !ok {
+			t.Fatal("not logged in")
+		}
+		return session
+	}
 	good := credential(c.made, c.dir, time.Now())
+	// Tokens whose time is over, and one that was revoked; the node has read them
+	// when it knows the latter no more.
+	over := map[string]string{}
+	for _, role := range keys.Roles {
+		_, text, err := keys.CreateToken(c.dir, role, "over", time.Hour, time.Now().Add(-2*time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		over[role] = text
+	}
+	revoked, revokedText, err := keys.CreateToken(c.dir, keys.Operator, "revoked", 0, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.until(t, revokedText, http.StatusOK)
+	revokedLogin, _, ok := open(c.dir, time.Now()).Login(revokedText)
+	if !ok {
+		t.Fatal("not logged in")
+	}
+	if err := keys.RevokeToken(c.dir, revoked.ID); err != nil {
+		t.Fatal(err)
+	}
+	c.until(t, revokedText, http.StatusUnauthorized)
 	const cut, unknown = "cut", "unknown"
-	callers := []struct {
+	type caller struct {
 		name, letter, token, folder string
 		is                          string // cut: no connection; unknown: 401 where nobody may not
-	}{
-		{"nobody", "n", "", "", unknown},
-		{"client", "c", c.made.Tokens[keys.Client], "", ""},
-		{"operator", "o", c.made.Tokens[keys.Operator], "", ""},
-		{"enrolment token", "e", c.made.Tokens[keys.Worker], "", ""},
-		{"worker", "w", good, "", ""},
-		{"peer", "p", "", filepath.Join(c.dir, "b"), ""},
-		{"client's token and the peer's certificate", "c", c.made.Tokens[keys.Client], filepath.Join(c.dir, "b"), ""},
-		{"unknown token and the peer's certificate", "n", "wm_client_0_0", filepath.Join(c.dir, "b"), unknown},
-		{"another cluster's client", "n", foreign.Tokens[keys.Client], "", unknown},
-		{"another cluster's operator", "n", foreign.Tokens[keys.Operator], "", unknown},
-		{"another cluster's worker", "n", credential(foreign, foreignDir, time.Now()), "", unknown},
-		{"expired worker", "n", credential(c.made, c.dir, time.Now().Add(-keys.WorkerTTL-30*time.Second)), "", unknown},
-		{"forged worker", "n", forge(good), "", unknown},
-		{"expired certificate", "n", "", filepath.Join(expired, "b"), cut},
-		{"foreign CA", "n", "", filepath.Join(foreignDir, "b"), cut},
-		{"foreign CA with an operator's token", "n", c.made.Tokens[keys.Operator], filepath.Join(foreignDir, "b"), cut},
+		cookie                      string
+	}
+	callers := []caller{
+		{name: "nobody", letter: "n", is: unknown},
+		{name: "client", letter: "c", token: c.made.Tokens[keys.Client]},
+		{name: "operator", letter: "o", token: c.made.Tokens[keys.Operator]},
+		{name: "enrolment token", letter: "e", token: c.made.Tokens[keys.Worker]},
+		{name: "worker", letter: "w", token: good},
+		{name: "peer", letter: "p", folder: filepath.Join(c.dir, "b")},
+		{name: "client's token and the peer's certificate", letter: "c", token: c.made.Tokens[keys.Client], folder: filepath.Join(c.dir, "b")},
+		{name: "unknown token and the peer's certificate", letter: "n", token: "wm_client_0_0", folder: filepath.Join(c.dir, "b"), is: unknown},
+		{name: "another cluster's client", letter: "n", token: foreign.Tokens[keys.Client], is: unknown},
+		{name: "another cluster's operator", letter: "n", token: foreign.Tokens[keys.Operator], is: unknown},
+		{name: "another cluster's worker", letter: "n", token: credential(foreign, foreignDir, time.Now()), is: unknown},
+		{name: "expired worker", letter: "n", token: credential(c.made, c.dir, time.Now().Add(-keys.WorkerTTL-30*time.Second)), is: unknown},
+		{name: "forged worker", letter: "n", token: forge(good), is: unknown},
+		{name: "expired certificate", letter: "n", folder: filepath.Join(expired, "b"), is: cut},
+		{name: "foreign CA", letter: "n", folder: filepath.Join(foreignDir, "b"), is: cut},
+		{name: "foreign CA with an operator's token", letter: "n", token: c.made.Tokens[keys.Operator], folder: filepath.Join(foreignDir, "b"), is: cut},
+		{name: "client whose time is over", letter: "n", token: over[keys.Client], is: unknown},
+		{name: "operator whose time is over", letter: "n", token: over[keys.Operator], is: unknown},
+		{name: "enrolment token whose time is over", letter: "n", token: over[keys.Worker], is: unknown},
+		{name: "operator that was revoked", letter: "n", token: revokedText, is: unknown},
+		{name: "another scheme", letter: "n", token: "Basic " + c.made.Tokens[keys.Operator], is: unknown},
+		{name: "client's login", letter: "c", cookie: login(c.made, c.dir, keys.Client, time.Now())},
+		{name: "operator's login", letter: "o", cookie: login(c.made, c.dir, keys.Operator, time.Now())},
+		{name: "login whose time is over", letter: "n", cookie: login(c.made, c.dir, keys.Operator, time.Now().Add(-keys.SessionTTL-30*time.Second)), is: unknown},
+		{name: "login of a token that was revoked", letter: "n", cookie: revokedLogin, is: unknown},
+		{name: "another cluster's login", letter: "n", cookie: login(foreign, foreignDir, keys.Operator, time.Now()), is: unknown},
+		{name: "forged login", letter: "n", cookie: forge(login(c.made, c.dir, keys.Operator, time.Now())), is: unknown},
+		{name: "login in the header", letter: "n", token: login(c.made, c.dir, keys.Operator, time.Now()), is: unknown},
+		{name: "operator's token as a login", letter: "n", cookie: c.made.Tokens[keys.Operator], is: unknown},
+		{name: "worker's credential as a login", letter: "n", cookie: good, is: unknown},
+		{name: "unknown token and an operator's login", letter: "n", token: "wm_client_0_0", cookie: login(c.made, c.dir, keys.Operator, time.Now()), is: unknown},
 	}
 
 	var routes []string
@@ -255,9 +337,16 @@ func TestRights(t *testing.T) {
 		}
 	}
 	routes = append(append(routes, peersync.Patterns()...), "POST /peer/nosuch")
+	slices.SortStableFunc(routes, func(a, b string) int { // what ends a login comes last
+		return cmp.Compare(strings.Count(a, "/logout"), strings.Count(b, "/logout"))
+	})
 	tried := 0
 	for _, who := range callers {
-		call := c.as(t, who.token, who.folder)
+		var cookies []string
+		if who.cookie != "" {
+			cookies = []string{who.cookie}
+		}
+		call := c.as(t, who.token, who.folder, cookies...)
 		for _, pattern := range routes {
 			allowed, listed := rights[pattern]
 			if !listed {
@@ -265,7 +354,7 @@ func TestRights(t *testing.T) {
 				continue
 			}
 			method, path, _ := strings.Cut(pattern, " ")
-			path = strings.NewReplacer("{$}", "", "{id}", "0193a2c4-7e21-7c3e-9b1a-5d2f60c4e801", "{name}", "style.css").Replace(path)
+			path = strings.NewReplacer("{$}", "", "{id}", "0193a2c4-7e21-7c3e-9b1a-5d2f60c4e801", "{name}", "style.css", "{arch}", "mips").Replace(path)
 			for _, path := range []string{path, path + "?x=1"} {
 				tried++
 				resp, err := call(method, path)

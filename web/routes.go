@@ -22,6 +22,7 @@ const (
 	users     = Client | Operator
 	operators = Operator
 	enrolling = Enrol
+	unknown   = nobody // by what it shows; the handler looks at what it is
 	workers   = Worker
 	peers     = Peer
 )
@@ -41,10 +42,13 @@ func (s *Server) table() []route {
 		{"DELETE /v1/jobs/{id}", users, handle(s, s.cancelJob)},
 		{"GET /v1/jobs/{id}/checkpoints", users, handle(s, s.checkpoints)},
 		{"GET /v1/jobs/{id}/receipt", users, handle(s, s.receipt)},
+		{"GET /v1/jobs/{id}/explain", users, handle(s, s.explain)},
 		{"GET /v1/results", users, handle(s, s.results)},
 		{"GET /v1/status", users, handle(s, s.status)},
+		{"GET /v1/history", users, handle(s, s.history)},
 		{"GET /v1/fleet", operators, handle(s, s.fleet)},
 		{"POST /v1/fleet", operators, handle(s, s.orderFleet)},
+		{"GET /v1/audit", operators, handle(s, s.auditLog)},
 		{"GET /v1/events", users, s.serve(s.eventStream)},
 
 		{"GET /healthz", anyone, handle(s, s.healthz)},
@@ -58,12 +62,15 @@ func (s *Server) table() []route {
 		{"GET /redoc", anyone, s.redoc()},
 		{"GET /{$}", anyone, s.serve(s.home)},
 		{"GET /assets/{name}", anyone, s.serve(s.asset)},
+		{"GET /assets/lib/{name}", anyone, s.serve(s.asset)},
 		{"GET /login", anyone, pages["login.html"]},
 		{"POST /login", anyone, s.serve(s.login)},
 		{"POST /logout", anyone, s.serve(s.logout)},
 
 		// Between our own processes.
+		{"GET /worker/binary/{arch}", anyone, s.serve(s.program)},
 		{"POST /worker/enrol", enrolling, s.serve(s.enrol)},
+		{"POST /worker/enrol/instance", unknown, s.serve(s.enrolInstance)},
 		{"POST /worker/lease", workers, handleJSON(s, maxLeaseBody, s.lease)},
 		{"POST /worker/report", workers, handleJSON(s, maxReportBody, s.report)},
 		{"/peer/", peers, s.peer()},

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,13 +22,15 @@ type Config struct {
 	Reader Reader
 	Leaser Leaser
 	Status StatusReporter
+	// Insight is nil where there is none.
+	Insight Insight
 	// Fleet is nil where this node has none.
 	Fleet Fleet
 	// Sign makes the receipt of a completed job, or says why there is none.
 	Sign func(j jobs.Job) (receipt.Signed, error)
-	// NewID makes the ID of a new job: a fresh one for the key "", and always
-	// the same one for any other key.
-	NewID func(key string) (jobs.ID, error)
+	// NewID makes the ID of a new job: a fresh one for the key "", and for any
+	// other key of one owner (jobs.OwnerOf) always the same.
+	NewID func(ctx context.Context, key string) (jobs.ID, error)
 	// Limits are announced in every refusal that they cause.
 	Limits jobs.Limits
 	// SpillDir holds replies of a batch whose client does not take them yet.
@@ -36,9 +39,16 @@ type Config struct {
 	Log      *slog.Logger
 	// Keeper knows who calls; nil is for loopback: everybody may do everything.
 	Keeper Keeper
+	// Instances lets in the workers of a fleet of EC2; nil: there is none.
+	Instances Instances
+	// Programs has what instances run; nil: there is none.
+	Programs Programs
 	// Alive says what stands still in this node, nil if nothing does; nil: nobody
 	// looks. It answers at once.
 	Alive func() error
+	// Shared lets a client see and cancel the jobs of all clients, and not only
+	// those that it has submitted.
+	Shared bool
 	// Peer answers what the other node asks, below /peer/; nil: nobody does.
 	Peer http.Handler
 }
@@ -56,10 +66,18 @@ type Server struct {
 	ending context.Context
 	end    context.CancelFunc
 
-	waiting     atomic.Int64 // long polls and streams open
-	largeBodies atomic.Int64 // bodies in flight that hold a large buffer
+	open        bool                     // nobody is asked for a token
+	taken       [placeKinds]atomic.Int64 // places of long polls, streams and batches
+	largeBodies atomic.Int64             // bodies in flight that hold a large buffer
+	spooled     atomic.Int64             // bytes of replies in files
+	accounts    *accounts
+	conns       conns
+	refused     refusalCounts
+	trail       trail
+	sending     atomic.Int64 // programs that are being sent
+	sent        programFigures
 	events      hub
-	refused     refusals
+	failed      errorCounts
 }
 
 // New returns a Server of cfg. It starts nothing.
@@ -67,14 +85,18 @@ func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection()}
+	s := &Server{cfg: cfg, log: cfg.Log, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), sent: newProgramFigures()}
 	s.ending, s.end = context.WithCancel(context.Background())
+	s.open = cfg.Keeper == nil || !cfg.Keeper.Tokens()
+	s.accounts = newAccounts(cfg.Limits)
+	s.conns.init(s)
+	s.trail.init(s.log)
 	s.events.init(s)
 	s.routes = s.table()
 	for _, r := range s.routes {
 		s.mux.Handle(r.pattern, s.guard(r.may, r.handler))
 	}
-	s.mux.Handle("/", s.serve(s.noRoute))
+	s.mux.Handle("/", s.guard(anyone, s.serve(s.noRoute)))
 	return s
 }
 
@@ -114,6 +136,7 @@ func Tune(srv *http.Server) {
 	srv.WriteTimeout = serverTimeout
 	srv.IdleTimeout = idleTimeout
 	srv.MaxHeaderBytes = maxHeader
+	srv.ConnContext = connContext
 	srv.Protocols = new(http.Protocols) // what streams and deadlines here were tried with
 	srv.Protocols.SetHTTP1(true)
 }
@@ -121,6 +144,7 @@ func Tune(srv *http.Server) {
 // response wraps what net/http hands in, to know whether an answer has begun.
 type response struct {
 	http.ResponseWriter
+	conn   *conn // nil in tests without one
 	status int
 	start  time.Time // zero where no line is written
 }
@@ -150,7 +174,10 @@ func (w *response) Write(p []byte) (int, error) {
 // only: the stack goes to the log, the client gets a 500 that names it.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := responses.Get().(*response)
-	*w = response{ResponseWriter: rw}
+	*w = response{ResponseWriter: rw, conn: connOf(r.Context())}
+	if w.conn != nil {
+		w.conn.idle.Store(0)
+	}
 	if s.log.Enabled(r.Context(), slog.LevelDebug) {
 		w.start = time.Now()
 	}
@@ -159,6 +186,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if srv, ok := r.Context().Value(http.ServerContextKey).(*http.Server); !ok || srv.WriteTimeout <= 0 {
 		_ = http.NewResponseController(rw).SetWriteDeadline(time.Now().Add(serverTimeout)) // not supported in tests without a connection
 	}
+	rw.Header()["X-Content-Type-Options"] = headerNoSniff
 	if err := s.origin.Check(r); err != nil {
 		s.fail(w, r, jobs.Errorf(jobs.CodeForbidden, "the request comes from a page of another origin"))
 		return
@@ -168,12 +196,15 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 
 // finish ends a request: it contains a panic and writes the debug line.
 func (s *Server) finish(w *response, r *http.Request) {
+	if w.conn != nil {
+		w.conn.idle.Store(w.conn.t.tick())
+	}
 	if p := recover(); p != nil {
 		if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
 			panic(p)
 		}
 		id := requestID()
-		s.log.Error("panic in a handler", "request", id, "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+		s.log.Error("panic in a handler", "request", id, "method", r.Method, "path", logged(r.URL.Path), "panic", p, "stack", string(debug.Stack()))
 		if w.status != 0 {
 			panic(http.ErrAbortHandler) // an answer has begun: only breaking it off tells the truth
 		}
@@ -181,26 +212,29 @@ func (s *Server) finish(w *response, r *http.Request) {
 		s.fail(w, r, jobs.Errorf(jobs.CodeInternal, "internal error"))
 	}
 	if !w.start.IsZero() {
-		s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", w.status, "took", time.Since(w.start))
+		s.log.Debug("request", "method", r.Method, "path", logged(r.URL.Path), "status", w.status, "took", time.Since(w.start))
 	}
-	w.ResponseWriter = nil
+	*w = response{}
 	responses.Put(w)
 }
 
-// hold takes n of the places for long polls and streams, and returns how to
-// give them back.
-func (s *Server) hold(n int) (release func(), err error) {
-	if s.waiting.Add(int64(n)) > int64(s.cfg.Limits.Waiters) {
-		s.waiting.Add(int64(-n))
-		return nil, jobs.Errorf(jobs.CodeBusy, "all %d places for long polls and streams are taken", s.cfg.Limits.Waiters).Retry(busyRetry)
+// logged is a path as the log has it: without a token that somebody put there by
+// mistake. Queries are not logged.
+func logged(path string) string {
+	if i := strings.Index(path, "wm_"); i >= 0 {
+		return path[:i] + "wm_…"
 	}
-	return func() { s.waiting.Add(int64(-n)) }, nil
+	if i := strings.Index(path, "wmc_"); i >= 0 {
+		return path[:i] + "wmc_…"
+	}
+	return path
 }
 
-// untilStop returns ctx, done also when Stop is called.
+// untilStop returns ctx, done also when Stop is called or its caller is shut out.
 func (s *Server) untilStop(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	undo := context.AfterFunc(s.ending, cancel)
+	whileAdmitted(ctx, cancel)
 	return ctx, func() { undo(); cancel() }
 }
 

@@ -201,6 +201,7 @@ type fake struct {
 	lease   func(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error)
 	report  func(w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error)
 	list    func(q jobs.ListQuery) (jobs.List, error)
+	orders  jobs.Orders
 	log     *slog.Logger
 	limits  func(*jobs.Limits)
 	spill   string
@@ -255,6 +256,8 @@ func (f *fake) Report(_ context.Context, w jobs.Worker, batch []jobs.Report) ([]
 }
 func (f *fake) Nodes() ([]string, bool) { return nil, false }
 
+func (f *fake) Orders(jobs.Worker) jobs.Orders { return f.orders }
+
 // server returns a Server over f.
 func (f *fake) server(t testing.TB) *web.Server {
 	limits := jobs.DefaultLimits()
@@ -272,7 +275,7 @@ func (f *fake) server(t testing.TB) *web.Server {
 	n := uint64(0)
 	return web.New(web.Config{
 		Queue: f, Reader: f, Leaser: f, Status: f, Limits: limits, SpillDir: f.spill, Log: log,
-		NewID: func(key string) (jobs.ID, error) {
+		NewID: func(_ context.Context, key string) (jobs.ID, error) {
 			if key != "" {
 				return jobs.KeyID("", "", key), nil
 			}

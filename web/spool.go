@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,6 +14,7 @@ import (
 const (
 	spoolMemory = 1 << 20
 	spoolFile   = 1 << 30
+	spoolFiles  = 4 << 30 // of all batches
 )
 
 // spool is a queue of bytes between who makes replies and who sends them. It
@@ -20,6 +22,7 @@ const (
 type spool struct {
 	dir string
 	rc  *http.ResponseController
+	all *atomic.Int64 // bytes in the files of all batches
 
 	mu     sync.Mutex // guards what follows
 	change sync.Cond
@@ -34,8 +37,8 @@ type spool struct {
 	closed bool  // nothing more will be taken
 }
 
-func newSpool(dir string, rc *http.ResponseController) *spool {
-	q := &spool{dir: dir, rc: rc}
+func newSpool(dir string, rc *http.ResponseController, all *atomic.Int64) *spool {
+	q := &spool{dir: dir, rc: rc, all: all}
 	q.change.L = &q.mu
 	return q
 }
@@ -77,6 +80,12 @@ func (q *spool) spill(p []byte) int {
 	if q.broken || q.w+int64(len(p)) > spoolFile {
 		return 0
 	}
+	if q.all.Add(int64(len(p))) > spoolFiles {
+		q.all.Add(int64(-len(p)))
+		return 0
+	}
+	n := 0
+	defer func() { q.all.Add(int64(n - len(p))) }() // what was not written
 	if q.file == nil {
 		f, err := os.CreateTemp(q.dir, "replies-*")
 		if err != nil {
@@ -90,7 +99,8 @@ func (q *spool) spill(p []byte) int {
 		}
 		q.file = f
 	}
-	n, err := q.file.WriteAt(p, q.w)
+	var err error
+	n, err = q.file.WriteAt(p, q.w)
 	q.w += int64(n)
 	if err != nil {
 		q.broken = true // until it has been emptied
@@ -120,6 +130,7 @@ func (q *spool) take(p []byte) (n int, more bool, err error) {
 			err = nil
 		}
 		if q.r += int64(n); q.r == q.w {
+			q.all.Add(-q.w)
 			q.r, q.w, q.broken = 0, 0, false
 			_ = q.file.Truncate(0) // only to give the room back early
 		}
@@ -171,6 +182,8 @@ func (q *spool) close() {
 	if q.file != nil {
 		_ = q.file.Close() // it has no name, and nobody reads it again
 		q.file = nil
+		q.all.Add(-q.w)
+		q.r, q.w = 0, 0
 	}
 	q.change.Broadcast()
 }

@@ -10,7 +10,19 @@ import (
 // status answers GET /status and GET /v1/status: one body, whose two old keys
 // are Jobs and Workers.
 func (s *Server) status(ctx context.Context, _ none) (api.Status, error) {
-	return s.snapshot(ctx)
+	st, err := s.snapshot(ctx)
+	if err == nil && jobs.ViewOf(ctx) != "" {
+		st = withoutJobs(st)
+	}
+	return st, err
+}
+
+// withoutJobs is the status for one who sees only its own jobs: it tells totals
+// and names no job.
+func withoutJobs(st api.Status) api.Status {
+	st.Audit.Quarantined, st.Audit.Alarms = []api.Quarantine{}, []api.Alarm{}
+	st.Failures.Groups = []api.FailureGroup{} // an error may tell of what is another's
+	return st
 }
 
 // snapshot is the status with lists that are never null.
@@ -22,12 +34,15 @@ func (s *Server) snapshot(ctx context.Context) (api.Status, error) {
 	if st.WorkerList == nil {
 		st.WorkerList = []api.WorkerStatus{}
 	}
-	st.SinceStart.Refused = s.refused.all()
+	st.SinceStart.Refused = s.failed.all()
 	if st.SinceStart.Commits.Buckets == nil {
 		st.SinceStart.Commits.Buckets = []api.CommitBucket{}
 	}
 	if st.Fleet.Instances == nil {
 		st.Fleet.Instances = []api.Instance{}
+	}
+	if st.Failures.Groups == nil {
+		st.Failures.Groups = []api.FailureGroup{}
 	}
 	return st, nil
 }

@@ -105,7 +105,10 @@ func (s *Server) enqueueOne(r *http.Request, sub submission) (jobs.Outcome, erro
 	if s.stopping() {
 		return jobs.Outcome{}, errStopping()
 	}
-	id, err := s.cfg.NewID(sub.key)
+	if (r.ContentLength < 0 || r.ContentLength > smallBody) && !s.admitted(r) { // it may have been long in coming
+		return jobs.Outcome{}, errRevoked()
+	}
+	id, err := s.cfg.NewID(r.Context(), sub.key)
 	if err != nil {
 		return jobs.Outcome{}, err
 	}
@@ -116,6 +119,7 @@ func (s *Server) enqueueOne(r *http.Request, sub submission) (jobs.Outcome, erro
 	if err != nil {
 		return jobs.Outcome{}, err
 	}
+	j.Owner = jobs.OwnerOf(r.Context())
 	out, err := s.cfg.Queue.Enqueue(r.Context(), []jobs.Job{j}, sub.ack)
 	if err != nil {
 		return jobs.Outcome{}, err

@@ -34,7 +34,7 @@ func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseRepl
 	if s.stopping() {
 		return api.LeaseReply{}, errStopping()
 	}
-	release, err := s.hold(1)
+	release, err := s.hold(ctx, placeWait, 1)
 	if err != nil {
 		return api.LeaseReply{}, err
 	}
@@ -49,6 +49,7 @@ func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseRepl
 	}
 	out := api.LeaseReply{Leases: make([]api.Lease, len(leases))}
 	out.Nodes, out.Apart = s.nodes()
+	out.Orders = s.orders(who)
 	for i, l := range leases {
 		w := &out.Leases[i]
 		*w = api.Lease{ID: l.ID.String(), Boot: l.Fence.Boot.String(), Fence: l.Fence.N, V1: l.V1.String(), Iterations: l.Iterations, Done: l.Start.Done, Keep: l.Keep}
@@ -100,7 +101,17 @@ func (s *Server) report(ctx context.Context, req api.ReportRequest) (api.ReportR
 	for i, v := range verdicts {
 		out.Verdicts[place[i]] = verdictWords[v]
 	}
+	out.Orders = s.orders(who)
 	return out, nil
+}
+
+// orders is what the worker is told besides.
+func (s *Server) orders(who jobs.Worker) api.Orders {
+	o := s.cfg.Leaser.Orders(who)
+	if o.Idle < 0 {
+		return api.Orders{Drain: o.Drain, Idle: -1}
+	}
+	return api.Orders{Drain: o.Drain, Idle: o.Idle.Seconds()}
 }
 
 // ticket returns what the caller shows when it reports on a job, "" where

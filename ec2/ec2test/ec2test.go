@@ -44,6 +44,9 @@ type Options struct {
 	Fault func(c Call) *Fault
 	// OnLaunch hears of each new instance, with all that are alive, it among them.
 	OnLaunch func(i Instance, alive []Instance)
+	// Address is the private address of the n-th instance, from 1; nil: 10.0.0.n
+	// and on.
+	Address func(n int) string
 	// Zones are the zones of subnets; one that is not named is in zone-1.
 	Zones map[string]string
 	// PageSize is the most instances of an answer, 0 being 1000.
@@ -217,6 +220,9 @@ func (e *EC2) run(l launch) ([]Instance, *failure) {
 		e.next++
 		i.ID = fmt.Sprintf("i-0%016x", uint64(e.next)*0x9e3779b97f4a7c15) // no two are alike, as with EC2
 		i.Address = fmt.Sprintf("10.0.%d.%d", e.next/250, 1+e.next%250)
+		if e.o.Address != nil {
+			i.Address = e.o.Address(e.next)
+		}
 		i.Zone, i.LaunchedAt, i.RunningAt = zone, now, now.Add(e.o.Boot)
 		if fault != nil && fault.Fails {
 			i.EndedAt, i.Reason = now, fault.Text

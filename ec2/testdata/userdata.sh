@@ -10,7 +10,6 @@ systemd-run --quiet --unit=workmanager-limit --on-active=10m systemctl poweroff 
 
 nodes='https://10.0.0.1:5000 https://10.0.1.1:5000'
 args='--idle-timeout 90s --cutoff-timeout 10m'
-metadata=${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}
 prefix=${WORKMANAGER_PREFIX:-} # tests install below it
 pause=${WORKMANAGER_PAUSE:-5}
 dir=$prefix/opt/workmanager
@@ -37,8 +36,8 @@ bm8gcmVhbCBvbmU=
 -----END CERTIFICATE-----
 CA
 
-# fetch URL FILE [METHOD [HEADER VALUE]]: no proxy, no redirect to elsewhere, and
-# only what the CA vouches for.
+# fetch URL FILE: no proxy, no redirect to elsewhere, and only what the CA vouches
+# for.
 cat >"$dir/fetch" <<'PYTHON'
 #!/usr/bin/env python3
 import os, shutil, ssl, sys, urllib.request
@@ -47,42 +46,41 @@ class Stay(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_):
         return None
 
-url, path, method, *header = sys.argv[1:] + ["GET"] * (len(sys.argv) == 3)
+url, path = sys.argv[1:]
 ca = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "ca.pem")
-handlers = [urllib.request.ProxyHandler({}), Stay()]
-if url.startswith("https:"):
-    trust = ca if "BEGIN" in open(ca).read() else None
-    handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=trust)))
-request = urllib.request.Request(url, method=method, headers=dict(zip(header[::2], header[1::2])))
+trust = ca if "BEGIN" in open(ca).read() else None
+https = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=trust))
 try:
-    with urllib.request.build_opener(*handlers).open(request, timeout=20) as answer, open(path, "wb") as out:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), Stay(), https)
+    with opener.open(url, timeout=20) as answer, open(path, "wb") as out:
         shutil.copyfileobj(answer, out)
 except Exception as error:
     sys.exit(f"workmanager: {url}: {error}")
 PYTHON
 chmod 755 "$dir/fetch"
 
-identify() {
-	"$dir/fetch" "$metadata/latest/api/token" "$dir/token" PUT X-aws-ec2-metadata-token-ttl-seconds 300 &&
-		"$dir/fetch" "$metadata/latest/meta-data/instance-id" "$dir/id" GET X-aws-ec2-metadata-token "$(cat "$dir/token")"
-}
-identify || end 'the instance metadata service does not tell the instance'
-rm -f "$dir/token"
-id=$(cat "$dir/id")
-
+# A node may be away for a while. One that has another binary will go on having it:
+# three rounds in which all do are enough.
 deadline=$(($(date +%s) + 300))
-fetched=''
+rounds=0 fetched=''
 while [ -z "$fetched" ]; do
+	away=''
 	for node in $nodes; do
-		"$dir/fetch" "$node/worker/program/$arch" "$dir/new" || continue
+		"$dir/fetch" "$node/worker/binary/$arch" "$dir/new" || {
+			away=yes
+			continue
+		}
 		if [ "$(sha256sum <"$dir/new")" = "$sum  -" ]; then
 			fetched=yes
 			break
 		fi
 		echo "workmanager: $node gave a binary of another sum" >&2
 	done
-	[ -n "$fetched" ] || [ "$(date +%s)" -lt "$deadline" ] || end 'no node gave the right binary'
-	[ -n "$fetched" ] || sleep "$pause"
+	[ -z "$fetched" ] || break
+	[ -n "$away" ] || rounds=$((rounds + 1))
+	[ "$rounds" -lt 3 ] || end 'all nodes have another binary than the one to run'
+	[ "$(date +%s)" -lt "$deadline" ] || end 'no node gave the right binary'
+	sleep "$pause"
 done
 chmod 755 "$dir/new" || end 'the binary cannot be installed'
 mv "$dir/new" "$dir/workmanager" || end 'the binary cannot be installed'
@@ -105,11 +103,10 @@ FailureAction=poweroff
 StartLimitAction=poweroff
 
 [Service]
-ExecStart=$dir/workmanager worker --name $id$flags $args
-Environment=SSL_CERT_FILE=$dir/ca.pem
+ExecStart=$dir/workmanager worker --ec2 --ca $dir/ca.pem$flags $args
 Restart=on-failure
 RestartSec=2
-RestartPreventExitStatus=5
+RestartPreventExitStatus=4 5
 TimeoutStopSec=30
 DynamicUser=yes
 NoNewPrivileges=yes
@@ -126,7 +123,7 @@ Description=the end of this instance, ten minutes after the last word of a node
 
 [Service]
 Type=oneshot
-ExecStart=/bin/systemctl poweroff
+ExecStart=/bin/sh -c "exec systemctl poweroff"
 UNIT
 
 cat >"$units/workmanager-end.timer" <<UNIT

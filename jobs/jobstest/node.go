@@ -88,9 +88,9 @@ func show(r jobs.Row) string {
 		}
 		return fmt.Sprintf("%x..%x", v[:2], v[61:])
 	}
-	return fmt.Sprintf("{%d: %x %v v1 %s x %d p%d origin %s home %s/%d created %s gc %s done %s result %s err %q verified %v pulled %v purged %v ck %d %s attempts %d lost %d ext %x}",
+	return fmt.Sprintf("{%d: %x %v v1 %s x %d p%d origin %s home %s/%d created %s gc %s done %s result %s err %q verified %v pulled %v purged %v ck %d %s attempts %d lost %d restarts %d owner %q ext %x}",
 		r.LSeq, j.ID[:3], j.Rank, v(j.V1), j.Iterations, j.Priority, j.Origin, j.Home, j.OwnEpoch, at(j.CreatedAt), at(j.GCAfter), at(j.DoneAt),
-		v(j.Result), j.Err, j.Verified, j.Pulled, j.Purged, j.Checkpoint.Done, v(j.Checkpoint.Value), j.Attempts, j.Lost, r.Ext)
+		v(j.Result), j.Err, j.Verified, j.Pulled, j.Purged, j.Checkpoint.Done, v(j.Checkpoint.Value), j.Attempts, j.Lost, j.Restarts, j.Owner, r.Ext)
 }
 
 func showChunk(c jobs.Chunk) string {

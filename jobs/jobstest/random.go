@@ -202,6 +202,9 @@ func (d *driver) enqueue(n *node) {
 			}
 		}
 	}
+	for i := range batch { // an ID has one owner
+		batch[i].Job.Owner = []string{"", "x", "y"}[batch[i].Job.ID[15]%3]
+	}
 	_, err := n.Enqueue(context.Background(), batch)
 	n.ok(err)
 	d.subs = append(d.subs, batch...)
@@ -232,7 +235,9 @@ func (d *driver) facts(n *node) {
 	for i := range facts {
 		f := &facts[i]
 		f.ID = d.some()
-		switch k := d.rng.IntN(27); {
+		switch k := d.rng.IntN(29); {
+		case k >= 27:
+			f.Apply = func(j jobs.Job, _ func() time.Time) (jobs.Job, bool) { return j.Distrust() }
 		case k >= 25:
 			from := d.rng.IntN(3)
 			f.Apply = func(j jobs.Job, _ func() time.Time) (jobs.Job, bool) { return j.AddRungs(from, rungs(j, from, 2)) }

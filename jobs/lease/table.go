@@ -17,6 +17,7 @@ type Table struct {
 	waiting order
 	busy    jobs.Work                     // iterations left to do under leases, as last reported
 	holders map[string]map[jobs.ID]*entry // leases by worker
+	left    map[string]jobs.Work          // busy by worker, of those that have leases
 	live    map[string]struct{}           // the workers that may take leases
 
 	distrust map[jobs.ID]uint64 // checkpoints of jobs that were not here; at most maxDistrust
@@ -52,7 +53,7 @@ type entry struct {
 
 // New returns an empty table whose fences carry boot.
 func New(boot jobs.ID) *Table {
-	return &Table{boot: boot, entries: map[jobs.ID]*entry{}, holders: map[string]map[jobs.ID]*entry{},
+	return &Table{boot: boot, entries: map[jobs.ID]*entry{}, holders: map[string]map[jobs.ID]*entry{}, left: map[string]jobs.Work{},
 		live: map[string]struct{}{}, distrust: map[jobs.ID]uint64{}, waiting: order{lanes: 1}}
 }
 
@@ -135,6 +136,15 @@ func (t *Table) Leased() int { return len(t.entries) - t.waiting.n }
 // LeasesOf returns how many leases a worker has.
 func (t *Table) LeasesOf(worker string) int { return len(t.holders[worker]) }
 
+// LeftOf returns the iterations left to do under a worker's leases, as last reported.
+func (t *Table) LeftOf(worker string) jobs.Work { return t.left[worker] }
+
+// advanced takes n iterations off what is left to do under e's lease.
+func (t *Table) advanced(e *entry, n uint64) {
+	t.busy = t.busy.Sub(n)
+	t.left[e.holder] = t.left[e.holder].Sub(n)
+}
+
 // Grant gives the worker leases within its capacity: one if there is any, and
 // more while neither the jobs nor the iterations of the capacity are used up.
 // A ttl of 0 gives leases without a deadline, to workers that live and die
@@ -200,7 +210,7 @@ func (t *Table) Further(j jobs.Job) {
 		e.start, e.durable = j.Checkpoint, j.Checkpoint.Done
 		t.waiting.push(e)
 	} else if e.holder != "" && j.Checkpoint.Done > e.progress.Done {
-		t.busy = t.busy.Sub(j.Checkpoint.Done - e.progress.Done)
+		t.advanced(e, j.Checkpoint.Done-e.progress.Done)
 		e.progress, e.durable = j.Checkpoint, j.Checkpoint.Done
 	}
 }
@@ -220,6 +230,7 @@ func (t *Table) hold(now time.Time, e *entry, worker string, ttl time.Duration, 
 		panic(fmt.Sprintf("lease: J4: job %s has two holders, %s and %s", e.id, e.holder, worker))
 	}
 	t.busy = t.busy.Add(e.need())
+	t.left[worker] = t.left[worker].Add(e.need())
 	e.holder, e.fence, e.ttl = worker, fence, ttl
 	e.deadline, e.progress, e.rate, e.saved = now.Add(ttl), e.start, 0, now
 	e.attempts++
@@ -249,7 +260,7 @@ func (t *Table) Renew(now time.Time, ref jobs.LeaseRef, p jobs.Progress, rate fl
 	}
 	e.deadline = now.Add(e.ttl)
 	if p.Done > e.progress.Done && p.Done < e.iterations {
-		t.busy = t.busy.Sub(p.Done - e.progress.Done)
+		t.advanced(e, p.Done-e.progress.Done)
 		e.progress = p
 	}
 	e.rate = rate
@@ -325,11 +336,12 @@ func (t *Table) release(e *entry) {
 
 // letGo takes a job from its holder.
 func (t *Table) letGo(e *entry) {
+	t.advanced(e, e.iterations-e.progress.Done)
 	delete(t.holders[e.holder], e.id)
 	if len(t.holders[e.holder]) == 0 {
 		delete(t.holders, e.holder)
+		delete(t.left, e.holder)
 	}
-	t.busy = t.busy.Sub(e.iterations - e.progress.Done)
 	e.holder = ""
 }
 

@@ -32,7 +32,7 @@ func TestConsumeFailsLate(t *testing.T) {
 				t.Fatal(err)
 			}
 			armed.Store(true)
-			got, err := s.Consume(t.Context(), all, key)
+			got, err := s.Consume(t.Context(), "", all, key)
 			if c := s.Counts(); c.Pulled != slice {
 				t.Fatalf("%d results are marked, want %d: the test proves nothing", c.Pulled, slice)
 			}
@@ -44,7 +44,7 @@ func TestConsumeFailsLate(t *testing.T) {
 			}
 			armed.Store(false)
 			full.Store(false)
-			again, err := s.Consume(t.Context(), all, key)
+			again, err := s.Consume(t.Context(), "", all, key)
 			if err != nil {
 				t.Fatal(err)
 			}

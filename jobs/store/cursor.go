@@ -68,6 +68,9 @@ func parseResultsCursor(s string) ([]place, error) {
 		}
 		p := place{n: jobs.RSeq(binary.BigEndian.Uint64(b[16:]))}
 		copy(p.boot[:], b)
+		if len(places) > 0 && p.boot == (jobs.ID{}) { // a second place is of a boot, or left out
+			return nil, errResultsCursor
+		}
 		places = append(places, p)
 	}
 	return places, nil

@@ -14,6 +14,9 @@ func FuzzCursors(f *testing.F) {
 	f.Add(cursor(cursorOpen, 9, -1, 1<<62))
 	f.Add(resultsCursor(place{jobs.ID{1, 2, 3}, 77}, place{}))
 	f.Add(resultsCursor(place{jobs.ID{1, 2, 3}, 77}, place{jobs.ID{4, 5}, 9}))
+	f.Add(homesCursor("a", Place{}))
+	f.Add(homesCursor("", Place{started: true, priority: 3, created: -1, n: 1 << 62}))
+	f.Add("Ug0000000000000000000000000000000AAAAAAAAAAAAAAAAAAAAAA0000000000A") // a second place of no boot
 	f.Add("")
 	f.Add("Qw==")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -27,6 +30,13 @@ func FuzzCursors(f *testing.F) {
 		}
 		if err := parseCursor(s, cursorOpen, &a, &b, &c); err == nil && cursor(cursorOpen, a, b, c) != s {
 			t.Errorf("parseCursor(%q) = %d, %d, %d", s, a, b, c)
+		}
+		home, at, err := parseHomesCursor(s)
+		switch {
+		case err != nil && jobs.CodeOf(err) != jobs.CodeInvalid:
+			t.Errorf("parseHomesCursor(%q) = %v, want %s", s, err, jobs.CodeInvalid)
+		case err == nil && s != "" && (homesCursor(home, at) != s || at.priority > jobs.MaxPriority):
+			t.Errorf("parseHomesCursor(%q) = %q, %+v, which is %q", s, home, at, homesCursor(home, at))
 		}
 		places, err := parseResultsCursor(s)
 		switch {

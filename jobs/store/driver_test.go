@@ -162,6 +162,7 @@ func (d *driver) enqueue(n int) error {
 		case i > 0 && d.rng.IntN(12) == 0:
 			*sub = batch[d.rng.IntN(i)]
 		}
+		sub.Job.Owner = ownerOf(sub.Job.ID)
 	}
 	d.touched = d.touched[:0]
 	for _, sub := range batch {
@@ -195,6 +196,12 @@ func (d *driver) enqueue(n int) error {
 	return nil
 }
 
+// owners are whose jobs the driver makes, and ownerOf whose an ID is: one ID has
+// one owner.
+var owners = []string{"", "alice", "bob"}
+
+func ownerOf(id jobs.ID) string { return owners[id[15]%3] }
+
 // stamped checks that an instant is later than all before.
 func (d *driver) stamped(at time.Time) {
 	if !at.After(d.newest) {
@@ -214,7 +221,9 @@ func (d *driver) set(j jobs.Job) {
 // fact returns a random fact, for the store and for the model alike.
 func (d *driver) fact() func(jobs.Job, store.Clock) (jobs.Job, bool) {
 	v, n, reason := d.value(), d.rng.Uint64N(30), []string{"out of memory", "", "größer", "a\x00b", "bad \xff byte"}[d.rng.IntN(5)]
-	switch d.rng.IntN(18) {
+	switch d.rng.IntN(20) {
+	case 18, 19:
+		return func(j jobs.Job, _ store.Clock) (jobs.Job, bool) { return j.Distrust() }
 	case 16, 17:
 		from, add := d.rng.IntN(3), jobs.Rungs("").Add(v).Add(v)
 		return func(j jobs.Job, _ store.Clock) (jobs.Job, bool) { return j.AddRungs(from, add) }
@@ -277,8 +286,9 @@ func (d *driver) apply(n int) error {
 
 func (d *driver) consume(top int) error {
 	var open []jobs.Job
+	owner := owners[d.rng.IntN(3)]
 	for _, j := range d.rows {
-		if j.Rank == jobs.Completed && !j.Pulled && !j.Purged {
+		if (owner == "" || owner == j.Owner) && j.Rank == jobs.Completed && !j.Pulled && !j.Purged {
 			open = append(open, j)
 		}
 	}
@@ -292,7 +302,7 @@ func (d *driver) consume(top int) error {
 	if d.rng.IntN(2) == 0 {
 		key = fmt.Sprint(d.rng.Uint64())
 	}
-	got, err := d.s.Consume(context.Background(), top, key)
+	got, err := d.s.Consume(context.Background(), owner, top, key)
 	if err != nil {
 		return err
 	}

@@ -24,13 +24,13 @@ const insertRows = 8
 // is a constant of the store, is none of them; and OR ROLLBACK spares a copy of
 // each page, since any error but a known ID ends the transaction anyway.
 func insertOpenSQL(node string, rows int) string {
-	return `INSERT OR ROLLBACK INTO jobs (origin, home, id, v1, iterations, priority, created_at, lseq, rhash) VALUES ` +
-		repeat(rows, "("+quote(node)+", "+quote(node)+", ?, ?, ?, ?, ?, ?, ?)") + onKnownID
+	return `INSERT OR ROLLBACK INTO jobs (origin, home, id, v1, iterations, priority, created_at, owner, lseq, rhash) VALUES ` +
+		repeat(rows, "("+quote(node)+", "+quote(node)+", ?, ?, ?, ?, ?, ?, ?, ?)") + onKnownID
 }
 
 func insertDoneSQL(node string, rows int) string {
-	return `INSERT OR ROLLBACK INTO jobs (rank, origin, home, id, v1, iterations, priority, created_at, lseq, rhash, result, rseq, done_at, gc_after) VALUES ` +
-		repeat(rows, "(3, "+quote(node)+", "+quote(node)+", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") + onKnownID
+	return `INSERT OR ROLLBACK INTO jobs (rank, origin, home, id, v1, iterations, priority, created_at, owner, lseq, rhash, result, rseq, done_at, gc_after) VALUES ` +
+		repeat(rows, "(3, "+quote(node)+", "+quote(node)+", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") + onKnownID
 }
 
 // onKnownID leaves alone an ID that is there already: it came from an
@@ -103,6 +103,9 @@ func (s *Store) repeats(ctx context.Context, batch []Submission, refused error) 
 // repeated is what becomes of a job whose ID is there already.
 func repeated(r row, sub *jobs.Job) jobs.Outcome {
 	there := r.job
+	if there.Owner != sub.Owner { // keys carry their owner, so this is no word on what another has submitted
+		return jobs.Outcome{Job: *sub, Err: jobs.Errorf(jobs.CodeConflict, "job %s cannot be made: its ID is taken; use a new Idempotency-Key", sub.ID)}
+	}
 	if there.Iterations != sub.Iterations || !there.Purged && there.V1 != sub.V1 {
 		return jobs.Outcome{Job: there, LSeq: r.lseq, Err: jobs.Errorf(jobs.CodeConflict,
 			"this Idempotency-Key came before, for job %s, with other data or iterations; use a new key for new work", there.ID)}
@@ -178,13 +181,13 @@ func kindOf(s *Submission) birth {
 // one.
 func (w *writer) insert(batch []fresh, kind birth) error {
 	done := kind == birthDone
-	var space [26 + insertRows*11]any
+	var space [28 + insertRows*12]any
 	args := space[:0]
 	first, firstR := w.lseq, w.rseq
 	for i := range batch {
 		j := batch[i].sub.Job.Born(w.s.opt.Node, w.stamp(), batch[i].sub.Known)
 		w.lseq++
-		args = append(args, j.ID[:], j.V1[:], int64(j.Iterations), int64(j.Priority), micros(j.CreatedAt), int64(w.lseq), j.Hash())
+		args = append(args, j.ID[:], j.V1[:], int64(j.Iterations), int64(j.Priority), micros(j.CreatedAt), textIf(j.Owner != "", j.Owner), int64(w.lseq), j.Hash())
 		if done {
 			w.rseq++
 			args = append(args, j.Result[:], int64(w.rseq), micros(j.DoneAt), micros(j.GCAfter))

@@ -134,7 +134,7 @@ func refusesAll(t *testing.T, s *store.Store) {
 	for name, call := range map[string]func() error{
 		"Enqueue": func() error { _, err := s.Enqueue(ctx, work(t, 1, 2)); return err },
 		"Record":  func() error { _, err := s.Record(ctx, complete(work(t, 1, 2))); return err },
-		"Consume": func() error { _, err := s.Consume(ctx, 1, "key"); return err },
+		"Consume": func() error { _, err := s.Consume(ctx, "", 1, "key"); return err },
 		"Expire":  func() error { _, err := s.Expire(ctx); return err },
 		"Feed":    func() error { _, err := s.Feed(ctx, jobs.FeedQuery{Rows: 1, Bytes: 1000}); return err },
 		"Receive": func() error { _, err := s.Receive(ctx, jobs.Chunk{}); return err },
@@ -150,7 +150,7 @@ func refusesAll(t *testing.T, s *store.Store) {
 		"Open":    func() error { _, _, err := s.Open(ctx, "a", store.Place{}, 1); return err },
 		"Oldest":  func() error { _, err := s.Oldest(ctx, "a"); return err },
 		"List":    func() error { _, _, _, err := s.List(ctx, "a", jobs.ListQuery{Limit: 1}); return err },
-		"Newest":  func() error { _, err := s.Newest(ctx, 1); return err },
+		"Newest":  func() error { _, err := s.Newest(ctx, "", 1); return err },
 		"Results": func() error { _, err := s.Results(ctx, jobs.ResultsQuery{Limit: 1}); return err },
 		"Recent":  func() error { return s.Recent(ctx, 1, func(jobs.Job) {}) },
 	} {
@@ -214,7 +214,7 @@ func TestDiskFullRecovers(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"Enqueue": func() error { _, err := s.Enqueue(ctx, work(t, 9, 2)); return err },
 		"Record":  func() error { _, err := s.Record(ctx, complete(kept)); return err },
-		"Consume": func() error { _, err := s.Consume(ctx, 1, "key"); return err },
+		"Consume": func() error { _, err := s.Consume(ctx, "", 1, "key"); return err },
 	} {
 		for range 3 {
 			if err := call(); jobs.CodeOf(err) != jobs.CodeDiskFull {

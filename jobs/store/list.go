@@ -25,7 +25,13 @@ WHERE rseq IS NOT NULL AND rseq > ?1 ORDER BY rseq LIMIT ?2`
 // Completed jobs come in the order of the results, open ones home by home, each
 // in the order in which they are leased, the others by age. Which of the open
 // jobs are leased the store cannot know: for StateQueued it lists every open job.
+//
+// With an owner it lists the jobs of one, those that have not completed by age:
+// see owner.go.
 func (s *Store) List(ctx context.Context, home string, q jobs.ListQuery) (page []jobs.Row, next string, more bool, err error) {
+	if q.Owner != "" {
+		return s.listOwned(ctx, q)
+	}
 	switch q.State {
 	case jobs.StateQueued:
 		return s.listOpen(ctx, q)
@@ -43,9 +49,29 @@ func (s *Store) List(ctx context.Context, home string, q jobs.ListQuery) (page [
 // age is the place of a row in a list by age.
 func age(r row) []int64 { return []int64{micros(r.job.CreatedAt), r.n} }
 
-// list runs one of the statements above: first the fields of the cursor, then
-// the limit, then more. place tells a row's cursor.
+// list runs one of the statements above. place tells a row's cursor.
 func (s *Store) list(ctx context.Context, q jobs.ListQuery, kind byte, place func(row) []int64, query string, fields int, more ...any) ([]jobs.Row, string, bool, error) {
+	rows, some, err := s.rows(ctx, q, kind, query, fields, more...)
+	if err != nil {
+		return nil, "", false, err
+	}
+	next := q.After
+	if len(rows) > 0 {
+		next = cursor(kind, place(rows[len(rows)-1])...)
+	} else if next == "" {
+		next = cursor(kind, make([]int64, fields)...)
+	}
+	var page []jobs.Row
+	for i := range rows {
+		page = append(page, rows[i].wire())
+	}
+	return page, next, some, nil
+}
+
+// rows returns a page of rows: the arguments of the statement are first the
+// fields of the cursor, then the limit, then more. It reports whether there was
+// anything behind them.
+func (s *Store) rows(ctx context.Context, q jobs.ListQuery, kind byte, query string, fields int, more ...any) ([]row, bool, error) {
 	at := make([]int64, fields)
 	if q.After != "" {
 		to := make([]*int64, fields)
@@ -53,7 +79,7 @@ func (s *Store) list(ctx context.Context, q jobs.ListQuery, kind byte, place fun
 			to[i] = &at[i]
 		}
 		if err := parseCursor(q.After, kind, to...); err != nil {
-			return nil, "", false, err
+			return nil, false, err
 		}
 	}
 	var args []any
@@ -62,21 +88,21 @@ func (s *Store) list(ctx context.Context, q jobs.ListQuery, kind byte, place fun
 	}
 	rows, err := s.query(ctx, query, append(append(args, q.Limit+1), more...)...)
 	if err != nil {
-		return nil, "", false, s.readError("list jobs", err)
+		return nil, false, s.readError("list jobs", err)
 	}
 	defer rows.Close()
-	var page []jobs.Row
+	var page []row
 	for rows.Next() {
 		if len(page) == q.Limit {
-			return page, cursor(kind, at...), true, nil
+			return page, true, nil
 		}
 		r, err := scanRow(rows)
 		if err != nil {
-			return nil, "", false, s.readError("list jobs", err)
+			return nil, false, s.readError("list jobs", err)
 		}
-		page, at = append(page, r.wire()), place(r)
+		page = append(page, r)
 	}
-	return page, cursor(kind, at...), false, s.readError("list jobs", rows.Err())
+	return page, false, s.readError("list jobs", rows.Err())
 }
 
 // cursorHomes is the kind of a cursor of open jobs of all homes: priority,

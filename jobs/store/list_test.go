@@ -233,7 +233,7 @@ func TestNewest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.Consume(t.Context(), 4, ""); err != nil {
+	if _, err := s.Consume(t.Context(), "", 4, ""); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Record(t.Context(), []store.Fact{{ID: batch[order[29]].Job.ID, Apply: purge}}); err != nil {
@@ -245,7 +245,7 @@ func TestNewest(t *testing.T) {
 	}
 	slices.Reverse(want)
 	for _, top := range []int{0, 1, 24, 25, 100} {
-		got, err := s.Newest(t.Context(), top)
+		got, err := s.Newest(t.Context(), "", top)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -276,7 +276,7 @@ func TestConsume(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for {
-				got, err := s.Consume(t.Context(), 130, "")
+				got, err := s.Consume(t.Context(), "", 130, "")
 				if err != nil {
 					t.Errorf("Consume() = %v", err)
 					return
@@ -312,7 +312,7 @@ func TestConsumeKey(t *testing.T) {
 	answers := make(chan []jobs.Result, 4)
 	for range cap(answers) {
 		go func() {
-			got, err := s.Consume(t.Context(), 1500, "key")
+			got, err := s.Consume(t.Context(), "", 1500, "key")
 			if err != nil {
 				t.Errorf("Consume() = %v", err)
 			}
@@ -333,29 +333,29 @@ func TestConsumeKey(t *testing.T) {
 	}
 
 	// As a crash after the first slice leaves it.
-	half, err := s.Consume(t.Context(), 1000, "crashed")
+	half, err := s.Consume(t.Context(), "", 1000, "crashed")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := poke(t, dir).Exec("UPDATE pulls SET whole = 0 WHERE length(ids) = 16000"); err != nil {
 		t.Fatal(err)
 	}
-	got, err := s.Consume(t.Context(), 1500, "crashed")
+	got, err := s.Consume(t.Context(), "", 1500, "crashed")
 	if err != nil || len(got) != 1500 || !slices.Equal(got[:1000], half) {
 		t.Errorf("Consume(1500) after a crash = %d results, %v, want 1500 that begin with the first 1000", len(got), err)
 	}
 	if _, err := s.Record(t.Context(), []store.Fact{{ID: got[0].ID, Apply: purge}}); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := s.Consume(t.Context(), 1500, "crashed"); err != nil || !slices.Equal(again, got[1:]) {
+	if again, err := s.Consume(t.Context(), "", 1500, "crashed"); err != nil || !slices.Equal(again, got[1:]) {
 		t.Errorf("Consume() after a purge = %d results, %v, want the %d others", len(again), err, len(got)-1)
 	}
-	rest, err := s.Consume(t.Context(), 10000, "")
+	rest, err := s.Consume(t.Context(), "", 10000, "")
 	if err != nil || len(rest) != 500 {
 		t.Errorf("Consume(10000) = %d results, %v, want 500", len(rest), err)
 	}
 	// A key is forgotten with retention, also where no row is dropped.
-	if none, err := s.Consume(t.Context(), 5, "empty"); err != nil || len(none) != 0 {
+	if none, err := s.Consume(t.Context(), "", 5, "empty"); err != nil || len(none) != 0 {
 		t.Errorf("Consume() = %v, %v, want none", none, err)
 	}
 	for {

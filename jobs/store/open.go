@@ -94,6 +94,7 @@ type Store struct {
 	reading                  atomic.Pointer[jobs.Reading]
 	floor, promise           atomic.Int64 // microseconds; changed by the writer alone
 	conflicts, disagreements atomic.Int64
+	sizing                   sizing
 	timing                   timing
 }
 

@@ -376,6 +376,9 @@ func TestMigrations(t *testing.T) {
 		if version >= 2 {
 			want := jobs.Reading{Peer: "b", API: "127.0.0.1:1", Gossip: "127.0.0.1:2", Amnesia: true,
 				Cursor: jobs.Cursor{Boot: jobs.ID{9}, At: 9, SeenHead: 9, BackAt: 3, BackTo: 7}}
+			if version < 4 { // it has a row of a newer release, whose owner it learns by reading once more
+				want.Cursor = jobs.Cursor{}
+			}
 			if got := s.Reading(); got != want {
 				t.Errorf("%s: Reading() = %+v, want %+v", golden, got, want)
 			}

@@ -37,7 +37,16 @@ func TestPlans(t *testing.T) {
 
 		"list_created":   {listCreatedSQL, "SEARCH jobs USING INDEX jobs_created (created_at>?)"},
 		"list_ended":     {listEndedSQL, "SEARCH jobs USING INDEX jobs_ended (rank=? AND created_at>?)"},
+		"failures":       {failuresSQL, "SEARCH jobs USING INDEX jobs_ended (rank=?)"},
+		"ahead":          {aheadSQL, "CO-ROUTINE (subquery-1); SEARCH jobs USING COVERING INDEX jobs_open (home=? AND priority=? AND created_at<?); SCAN (subquery-1)"},
 		"list_completed": {listCompletedSQL, "SEARCH jobs USING INDEX jobs_results (rseq>?)"},
+
+		// Not one of them looks at a job of another owner.
+		"owned":           {listOwnedSQL, "SEARCH jobs USING INDEX jobs_owner (owner=? AND rank=? AND created_at>?)"},
+		"owned_completed": {listOwnedCompletedSQL, "SEARCH jobs USING INDEX jobs_owner_results (owner=? AND rseq>?)"},
+		"owned_results":   {ownedResultsSQL, "SEARCH jobs USING INDEX jobs_owner_results (owner=? AND rseq>?)"},
+		"owned_newest":    {ownedNewestSQL, "SEARCH jobs USING INDEX jobs_owner_pull (owner=? AND home=?); USE TEMP B-TREE FOR LAST TERM OF ORDER BY"},
+		"owned_consume":   {ownedOldestSQL, "SEARCH jobs USING INDEX jobs_owner_pull (owner=? AND home=?); USE TEMP B-TREE FOR LAST TERM OF ORDER BY"},
 
 		"feed": {feedSQL, "SEARCH jobs USING INDEX jobs_feed (lseq>? AND lseq<?)"},
 		"heads": {headsSQL, "SCAN CONSTANT ROW; SCALAR SUBQUERY 1; SEARCH jobs USING COVERING INDEX jobs_feed; SCALAR SUBQUERY 2; SEARCH meta USING PRIMARY KEY (k=?); " +

@@ -19,14 +19,15 @@ SELECT id, result, iterations, done_at FROM jobs
 WHERE rank = 3 AND pulled = 0 AND purged = 0 AND home = ? ORDER BY done_at DESC, id DESC LIMIT ?`
 
 // Newest returns up to top results of every home, the newest first, without
-// those that were consumed or purged.
-func (s *Store) Newest(ctx context.Context, top int) ([]jobs.Result, error) {
+// those that were consumed or purged. With an owner it returns those of its jobs.
+func (s *Store) Newest(ctx context.Context, owner string, top int) ([]jobs.Result, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
 	out := []jobs.Result{}
 	for _, home := range *s.homes.Load() { // one or two: each is read along its index
-		rows, err := s.query(ctx, newestSQL, home, top)
+		query, args := byOwner(owner, newestSQL, ownedNewestSQL, home, top)
+		rows, err := s.query(ctx, query, args...)
 		if err != nil {
 			return nil, s.readError("read newest results", err)
 		}
@@ -70,16 +71,17 @@ WHERE rank = 3 AND pulled = 0 AND purged = 0 AND home = ? ORDER BY done_at, id L
 // once, and where they are not enough those of the other homes given, which are
 // taken over. A key that is not empty gets the same results again, but for
 // those that were purged or dropped since; two calls with one key at one time
-// get the same, too.
-func (s *Store) Consume(ctx context.Context, top int, key string, others ...string) ([]jobs.Result, error) {
+// get the same, too. With an owner only results of its jobs are handed out, and
+// a key is the owner's.
+func (s *Store) Consume(ctx context.Context, owner string, top int, key string, others ...string) ([]jobs.Result, error) {
 	homes := append([]string{s.opt.Node}, others...)
 	out := []jobs.Result{}
-	hash := pullHash(key)
+	hash := pullHash(owner, key)
 	for whole := false; !whole; {
 		var got []jobs.Result
 		left := top - len(out)
 		err := s.write(ctx, max(min(left, consumeSlice), 1), func(w *writer) (err error) {
-			got, whole, err = w.consume(left, hash, homes)
+			got, whole, err = w.consume(owner, left, hash, homes)
 			return err
 		})
 		if err != nil {
@@ -108,21 +110,24 @@ func (w *writer) pull(j jobs.Job) (jobs.Job, bool) {
 }
 
 // pullHash is how a key of a consuming pull is kept, nil for none.
-func pullHash(key string) []byte {
+func pullHash(owner, key string) []byte {
 	if key == "" {
 		return nil
 	}
 	sum := sha256.Sum256([]byte(key))
+	if owner != "" {
+		sum = sha256.Sum256(append(append([]byte{byte(len(owner))}, owner...), sum[:]...)) // no key as it stands: those are visible ASCII
+	}
 	return sum[:16]
 }
 
 // PullKnown reports whether a consuming pull with this key has come before.
-func (s *Store) PullKnown(ctx context.Context, key string) (bool, error) {
+func (s *Store) PullKnown(ctx context.Context, owner, key string) (bool, error) {
 	if err := s.Err(); err != nil {
 		return false, err
 	}
 	var n int
-	err := s.read.QueryRowContext(ctx, "SELECT count(*) FROM pulls WHERE key = ?", pullHash(key)).Scan(&n)
+	err := s.read.QueryRowContext(ctx, "SELECT count(*) FROM pulls WHERE key = ?", pullHash(owner, key)).Scan(&n)
 	return n > 0, s.readError("look for a pull", err)
 }
 
@@ -136,7 +141,7 @@ ON CONFLICT (key) DO UPDATE SET whole = ?3, ids = CAST(ids || ?4 AS BLOB)`
 // consume marks a slice of results as pulled, at most left of them, and
 // reports whether that was the last. What was handed out under hash before
 // counts, whoever asked for it.
-func (w *writer) consume(left int, hash []byte, homes []string) (got []jobs.Result, whole bool, err error) {
+func (w *writer) consume(owner string, left int, hash []byte, homes []string) (got []jobs.Result, whole bool, err error) {
 	ctx := context.Background()
 	if hash != nil {
 		var before int
@@ -153,7 +158,8 @@ func (w *writer) consume(left int, hash []byte, homes []string) (got []jobs.Resu
 		if len(got) >= want {
 			break
 		}
-		rows, err := w.conn.QueryContext(ctx, oldestSQL, home, want-len(got))
+		query, args := byOwner(owner, oldestSQL, ownedOldestSQL, home, want-len(got))
+		rows, err := w.conn.QueryContext(ctx, query, args...)
 		if err != nil {
 			return nil, false, err
 		}

@@ -18,22 +18,22 @@ const idleCursor = time.Second
 // receiveSQL returns the INSERT of rows that came from the peer.
 func receiveSQL(rows int) string {
 	return `INSERT OR ROLLBACK INTO jobs (id, v1, iterations, priority, origin, created_at, gc_after, rank, result, err, verified, done_at,
-  pulled, purged, ck_done, ck_value, attempts, lost, own_epoch, home, lseq, rseq, via, rhash, ext, kept) VALUES ` +
-		repeat(rows, "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") + onKnownID
+  pulled, purged, ck_done, ck_value, attempts, lost, own_epoch, home, lseq, rseq, via, rhash, ext, kept, owner, restarts) VALUES ` +
+		repeat(rows, "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") + onKnownID
 }
 
 // receivePlainSQL is receiveSQL for rows to which nothing has happened yet: most
 // of a refill, and of what a peer in step sends. It costs a third less.
 func receivePlainSQL(rows int) string {
-	return `INSERT OR ROLLBACK INTO jobs (id, v1, iterations, priority, origin, created_at, home, lseq, via, rhash) VALUES ` +
-		repeat(rows, "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") + onKnownID
+	return `INSERT OR ROLLBACK INTO jobs (id, v1, iterations, priority, origin, created_at, home, lseq, via, rhash, owner) VALUES ` +
+		repeat(rows, "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") + onKnownID
 }
 
 // plain reports whether a row is as it was born, open.
 func (r *row) plain() bool {
 	j := &r.job
 	return j.Rank == jobs.Open && j.GCAfter.IsZero() && j.Attempts == 0 && j.Lost == 0 && j.Checkpoint.Done == 0 &&
-		j.OwnEpoch == 0 && !j.Pulled && !j.Purged && j.Keep == 0 && j.ResumedFrom == 0 && len(r.ext) == 0
+		j.OwnEpoch == 0 && !j.Pulled && !j.Purged && j.Keep == 0 && j.ResumedFrom == 0 && j.Restarts == 0 && len(r.ext) == 0
 }
 
 // Reading returns what this node knows of its peer and of the peer's feed.
@@ -208,7 +208,7 @@ func (w *writer) insertReceived(fresh []row, came []jobs.Row, boot jobs.ID, floo
 			stmt = w.stmts.receive8
 		}
 		first, firstR := w.lseq, w.rseq
-		var space [insertRows * 26]any
+		var space [insertRows * 28]any
 		args := space[:0]
 		for i := range some {
 			r := &some[i]
@@ -221,7 +221,7 @@ func (w *writer) insertReceived(fresh []row, came []jobs.Row, boot jobs.ID, floo
 			}
 			if plain {
 				args = append(args, j.ID[:], j.V1[:], int64(j.Iterations), int64(j.Priority), j.Origin, micros(j.CreatedAt), j.Home,
-					int64(r.lseq), blobIf(r.via != jobs.ID{}, r.via[:]), j.Hash())
+					int64(r.lseq), blobIf(r.via != jobs.ID{}, r.via[:]), j.Hash(), textIf(j.Owner != "", j.Owner))
 				continue
 			}
 			args = receiveArgs(args, r)
@@ -281,7 +281,8 @@ func receiveArgs(args []any, r *row) []any {
 		micros(j.GCAfter), int64(j.Rank), blobIf(j.Rank == jobs.Completed && !j.Purged, j.Result[:]), textIf(j.Rank == jobs.Failed, j.Err),
 		j.Verified, intIf(j.Rank != jobs.Open, micros(j.DoneAt)), j.Pulled, j.Purged, int64(j.Checkpoint.Done),
 		blobIf(j.Checkpoint.Done > 0, j.Checkpoint.Value[:]), int64(j.Attempts), int64(j.Lost), int64(j.OwnEpoch), j.Home,
-		int64(r.lseq), intIf(r.rseq > 0, int64(r.rseq)), blobIf(r.via != jobs.ID{}, r.via[:]), j.Hash(), blobIf(len(r.ext) > 0, r.ext), keptOf(j))
+		int64(r.lseq), intIf(r.rseq > 0, int64(r.rseq)), blobIf(r.via != jobs.ID{}, r.via[:]), j.Hash(), blobIf(len(r.ext) > 0, r.ext), keptOf(j),
+		textIf(j.Owner != "", j.Owner), int64(j.Restarts))
 }
 
 // join merges a row from the peer into the one that is here.

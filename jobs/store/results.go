@@ -45,7 +45,8 @@ func (s *Store) Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results,
 		}
 		out.Restarted = !covered || jobs.RSeq(gone) > after
 	}
-	rows, err := tx.QueryContext(ctx, resultsSQL, int64(after), q.Limit+1)
+	query, args := byOwner(q.Owner, resultsSQL, ownedResultsSQL, int64(after), q.Limit+1)
+	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return jobs.Results{}, s.readError("read results", err)
 	}
@@ -87,24 +88,25 @@ func (s *Store) Results(ctx context.Context, q jobs.ResultsQuery) (jobs.Results,
 }
 
 const recentSQL = `
-SELECT v1, iterations, result FROM jobs WHERE rseq IS NOT NULL AND rseq > ? AND purged = 0 ORDER BY rseq`
+SELECT v1, iterations, result, owner FROM jobs WHERE rseq IS NOT NULL AND rseq > ? AND purged = 0 ORDER BY rseq`
 
 // Recent calls f with up to limit of the newest results, the oldest of them
-// first: of each only the work, the value and the rank are set.
+// first: of each only the work, the value, the owner and the rank are set.
 func (s *Store) Recent(ctx context.Context, limit int, f func(jobs.Job)) error {
 	rows, err := s.query(ctx, recentSQL, int64(s.ResultsHead())-int64(limit))
 	if err != nil {
 		return s.readError("read recent results", err)
 	}
 	defer rows.Close()
-	var v1, value sql.RawBytes
+	var v1, value, owner sql.RawBytes
 	for rows.Next() {
 		j := jobs.Job{Rank: jobs.Completed}
-		if err := rows.Scan(&v1, &j.Iterations, &value); err != nil {
+		if err := rows.Scan(&v1, &j.Iterations, &value, &owner); err != nil {
 			return s.readError("read recent results", err)
 		}
 		copy(j.V1[:], v1)
 		copy(j.Result[:], value)
+		j.Owner = string(owner)
 		f(j)
 	}
 	return s.readError("read recent results", rows.Err())

@@ -49,7 +49,7 @@ const (
 )
 
 const firstColumns = `n, id, v1, iterations, priority, origin, created_at, gc_after, rank, result, err,
-verified, done_at, pulled, purged, ck_done, ck_value, attempts, lost, own_epoch, home, lseq, rseq, ext, `
+verified, done_at, pulled, purged, ck_done, ck_value, attempts, lost, own_epoch, home, lseq, rseq, ext, owner, restarts, `
 
 // scanRow reads the row that r stands on.
 func scanRow(r interface{ Scan(...any) error }) (row, error) {
@@ -59,12 +59,13 @@ func scanRow(r interface{ Scan(...any) error }) (row, error) {
 		id, v1, result, ck, kept []byte
 		created, gcAfter         int64
 		done, rseq               sql.NullInt64
-		failure                  sql.NullString
+		failure, owner           sql.NullString
 		verified, pulled, purged bool
 		rank, priority           uint8
 	)
 	err := r.Scan(&w.n, &id, &v1, &j.Iterations, &priority, &j.Origin, &created, &gcAfter, &rank, &result, &failure,
-		&verified, &done, &pulled, &purged, &j.Checkpoint.Done, &ck, &j.Attempts, &j.Lost, &j.OwnEpoch, &j.Home, &w.lseq, &rseq, &w.ext, &kept)
+		&verified, &done, &pulled, &purged, &j.Checkpoint.Done, &ck, &j.Attempts, &j.Lost, &j.OwnEpoch, &j.Home, &w.lseq, &rseq, &w.ext,
+		&owner, &j.Restarts, &kept)
 	if err != nil {
 		return row{}, err
 	}
@@ -75,6 +76,7 @@ func scanRow(r interface{ Scan(...any) error }) (row, error) {
 	j.Priority, j.Rank, j.Err = priority, jobs.Rank(rank), failure.String
 	j.CreatedAt, j.GCAfter, j.DoneAt = instant(created), instant(gcAfter), instant(done.Int64)
 	j.Verified, j.Pulled, j.Purged = verified, pulled, purged
+	j.Owner = owner.String
 	w.rseq = jobs.RSeq(rseq.Int64)
 	readKept(j, kept)
 	return w, nil
@@ -173,7 +175,8 @@ WHERE n = ? AND lseq = ? -- nobody else writes: no row means that the cache is w
 const replaceSQL = `
 UPDATE OR ROLLBACK jobs SET rank = ?, result = ?, err = ?, verified = ?, done_at = ?, gc_after = ?, pulled = ?,
   ck_done = ?, ck_value = ?, attempts = ?, lost = ?, lseq = ?, rseq = ?, rhash = ?, via = ?,
-  v1 = ?, iterations = ?, priority = ?, origin = ?, created_at = ?, purged = ?, own_epoch = ?, home = ?, ext = ?, kept = ?
+  v1 = ?, iterations = ?, priority = ?, origin = ?, created_at = ?, purged = ?, own_epoch = ?, home = ?, ext = ?, kept = ?,
+  owner = ?, restarts = ?
 WHERE n = ? AND lseq = ?`
 
 // change applies a fact to the row of id. It returns the row after it, whether
@@ -232,7 +235,7 @@ func (w *writer) put(old row, r *row, copied bool) error {
 // Most changes leave alone what the row began with.
 func (w *writer) update(ctx context.Context, old, r row) error {
 	j := &r.job
-	var space [27]any
+	var space [29]any
 	args := append(space[:0], int64(j.Rank),
 		blobIf(j.Rank == jobs.Completed && !j.Purged, j.Result[:]), textIf(j.Rank == jobs.Failed, j.Err), j.Verified,
 		intIf(j.Rank != jobs.Open, micros(j.DoneAt)), micros(j.GCAfter), j.Pulled,
@@ -242,7 +245,7 @@ func (w *writer) update(ctx context.Context, old, r row) error {
 	if !sameBirth(&old, &r) {
 		stmt = w.stmts.replace
 		args = append(args, blobIf(!j.Purged, j.V1[:]), int64(j.Iterations), int64(j.Priority), j.Origin, micros(j.CreatedAt),
-			j.Purged, int64(j.OwnEpoch), j.Home, blobIf(len(r.ext) > 0, r.ext), keptOf(j))
+			j.Purged, int64(j.OwnEpoch), j.Home, blobIf(len(r.ext) > 0, r.ext), keptOf(j), textIf(j.Owner != "", j.Owner), int64(j.Restarts))
 	}
 	res, err := stmt.ExecContext(ctx, append(args, r.n, int64(old.lseq))...)
 	if err != nil {
@@ -259,7 +262,7 @@ func (w *writer) update(ctx context.Context, old, r row) error {
 func sameBirth(a, b *row) bool {
 	x, y := &a.job, &b.job
 	return x.Purged == y.Purged && x.V1 == y.V1 && x.Iterations == y.Iterations && x.Priority == y.Priority && x.Origin == y.Origin &&
-		x.CreatedAt.Equal(y.CreatedAt) && x.OwnEpoch == y.OwnEpoch && x.Home == y.Home && bytes.Equal(a.ext, b.ext) && sameKept(x, y)
+		x.CreatedAt.Equal(y.CreatedAt) && x.Owner == y.Owner && x.Restarts == y.Restarts && x.OwnEpoch == y.OwnEpoch && x.Home == y.Home && bytes.Equal(a.ext, b.ext) && sameKept(x, y)
 }
 
 // remember keeps a row that will change again, so that it need not be read.

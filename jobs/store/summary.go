@@ -318,6 +318,9 @@ func (s *Store) Recount(ctx context.Context) error {
 		return fmt.Errorf("correct the counts: %w", err)
 	}
 	s.opt.Log.Warn("counts corrected: rows were changed behind this node's back", "homes", len(wrong))
+	if s.sizing.on.Load() {
+		return s.Size(ctx)
+	}
 	return nil
 }
 

@@ -62,6 +62,7 @@ type writer struct {
 	truncate     bool            // purged bytes may still be in the log
 	emptyAt      time.Time       // not to be emptied before: a reader holds it
 	countsOld    map[string]counts
+	moves        []move // of the open transaction
 
 	checkpointAt int // pages in the log from which on it is moved
 	restartNext  time.Time
@@ -234,7 +235,7 @@ func (w *writer) transact(batch []*op) error {
 	defer func() { w.s.timing.end(len(w.changed)) }()
 	lseq, rseq, last, reading := w.lseq, w.rseq, w.last, w.reading
 	floor, promise := w.s.floor.Load(), w.s.promise.Load()
-	w.changed, w.purging = w.changed[:0], false
+	w.changed, w.purging, w.moves = w.changed[:0], false, w.moves[:0]
 	err := w.run(ctx, batch)
 	if err != nil {
 		if _, rerr := w.rollback.ExecContext(ctx); rerr != nil && fatal(rerr) {
@@ -256,6 +257,7 @@ func (w *writer) transact(batch []*op) error {
 		return explain("commit", err)
 	}
 	clear(w.countsOld)
+	w.s.sizing.commit(w.moves)
 	if w.purging {
 		w.s.purged.Store(int64(w.lseq))
 	}
@@ -420,6 +422,7 @@ func (w *writer) stamp() time.Time {
 // count moves the counters from a row's old self to its new one. An empty job
 // stands for a row that is not there.
 func (w *writer) count(old, now jobs.Job) {
+	w.moved(&old, &now)
 	if old.Home != "" {
 		c := w.countsOf(old.Home)
 		*c.of(old.Rank)--

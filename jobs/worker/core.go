@@ -247,9 +247,13 @@ func (c *core) publish() {
 		}
 	}
 	c.tally()
+	many := len(c.out) >= gatherMost
 	c.mu.Unlock()
 	if len(ended) > 0 {
 		tell(c.w.news)
+	}
+	if many {
+		tell(c.w.soon)
 	}
 }
 

@@ -39,6 +39,7 @@ func (w *worker) leaseLoop(ctx context.Context) error {
 		switch {
 		case err == nil:
 			w.heard(true)
+			w.heed()
 			if retry.worked() {
 				w.log.Info("leasing works again")
 			}
@@ -100,8 +101,7 @@ func (w *worker) capacity(now time.Time) (c jobs.Capacity, room, idle bool) {
 	defer w.mu.Unlock()
 	have += w.work.Float()
 	wait := leaseWait
-	if w.cfg.IdleTimeout > 0 && len(w.all) == 0 {
-		left := w.cfg.IdleTimeout - now.Sub(w.idleFrom)
+	if left, ends := w.idleLeft(now.Sub(w.idleFrom)); ends && len(w.all) == 0 {
 		if left <= 0 {
 			return jobs.Capacity{}, false, true
 		}
@@ -251,7 +251,9 @@ func (w *worker) take(c *core, to []*held, free, load int) []*held {
 	c.mu.Unlock()
 	if load+taken == 0 {
 		c.idle = true
-		w.idling.Add(1)
+		if w.idling.Add(1) == int64(len(w.cores)) { // there is nothing to wait for
+			tell(w.soon)
+		}
 	}
 	tell(w.room)
 	return to

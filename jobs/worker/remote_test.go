@@ -274,3 +274,85 @@ func TestRun_says_what_it_computes_with(t *testing.T) {
 		t.Errorf("says %+v at its first call", w)
 	}
 }
+
+// directed is a model that directs the worker.
+type directed struct {
+	*model
+	drain atomic.Bool
+	idle  atomic.Int64 // a time.Duration; below 0: the worker's own
+	asked atomic.Int64 // what the worker says is its own
+}
+
+func (d *directed) Orders(idle time.Duration) (bool, time.Duration) {
+	d.asked.Store(int64(idle))
+	if most := time.Duration(d.idle.Load()); most >= 0 {
+		idle = most
+	}
+	return d.drain.Load(), idle
+}
+
+func TestRun_hands_back_when_it_is_told_to_drain(t *testing.T) {
+	for name, c := range map[string]struct {
+		lanes int
+		jobs  []uint64
+	}{"full, so that it only reports": {2, []uint64{1e9, 1e9}}, "waiting for a job": {2, nil}, "with room": {3, []uint64{1e9, 1e9}}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := &directed{model: newModel(t)}
+				d.idle.Store(-1)
+				d.enqueue(c.jobs...)
+				done := make(chan error, 1)
+				go func() {
+					done <- Run(t.Context(), Config{Name: "w", Cores: 1, Lanes: c.lanes, HeartbeatInterval: 2 * time.Second, IdleTimeout: time.Hour, advance: slowly}, d)
+				}()
+				time.Sleep(5 * time.Second)
+				d.drain.Store(true)
+				from := time.Now()
+				if err := <-done; err != nil {
+					t.Errorf("Run = %v, want nil", err)
+				}
+				if took := time.Since(from); took > 13*time.Second { // the longest that a Lease waits here, and the hand-back
+					t.Errorf("Run ended %v after it was told", took)
+				}
+				for i := range c.jobs {
+					if j := d.job(uint64(i)); j.handBacks != 1 || j.start.Done < 5_000 {
+						t.Errorf("%v, want it handed back with its progress", j)
+					}
+				}
+				if want := time.Hour; time.Duration(d.asked.Load()) != want {
+					t.Errorf("the worker says that it may be idle for %v, want %v", time.Duration(d.asked.Load()), want)
+				}
+			})
+		})
+	}
+}
+
+func TestRun_is_idle_for_as_long_as_it_is_told(t *testing.T) {
+	for name, c := range map[string]struct{ own, told, want time.Duration }{
+		"shorter":             {time.Minute, 15 * time.Second, 15 * time.Second},
+		"longer":              {time.Minute, 5 * time.Minute, 5 * time.Minute},
+		"as it would":         {time.Minute, -1, time.Minute},
+		"for ever, by itself": {0, 20 * time.Second, 20 * time.Second},
+		"for ever":            {time.Minute, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := &directed{model: newModel(t)}
+				d.idle.Store(int64(c.told))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				from := time.Now()
+				if err := Run(ctx, Config{Name: "w", Cores: 1, Lanes: 1, IdleTimeout: c.own, advance: slowly}, d); err != nil {
+					t.Errorf("Run = %v, want nil", err)
+				}
+				want := c.want
+				if want == 0 {
+					want = time.Hour
+				}
+				if took := time.Since(from); took < want || took > want+leaseWait+time.Second {
+					t.Errorf("Run took %v, want %v", took, want)
+				}
+			})
+		})
+	}
+}

@@ -9,14 +9,28 @@ import (
 	"workmanager/jobs"
 )
 
-// reportLoop reports what has ended as soon as it can, and every held lease at
-// each heartbeat. It returns when the cores have ended and all is reported, or
-// when drain is done. Calls made before the cores have ended are bounded by
-// calls, the others by drain.
+// Reports close behind one another are gathered: a call and its commit cost as
+// much as many of the jobs they carry.
+const (
+	// gather is how long what ends after a report waits for more, unless there
+	// is nothing left to compute. A job that ends by itself waits for nothing.
+	gather = 25 * time.Millisecond
+	// gatherMost ends the wait.
+	gatherMost = 512
+)
+
+// reportLoop reports what has ended, and every held lease at each heartbeat. It
+// returns when the cores have ended and all is reported, or when drain is done.
+// Calls made before the cores have ended are bounded by calls, the others by
+// drain.
 func (w *worker) reportLoop(calls, drain context.Context) {
 	beat := time.NewTicker(w.cfg.HeartbeatInterval)
 	defer beat.Stop()
 	retry := backoff{rand: w.reportRand}
+
+	hold := time.NewTimer(gather)
+	defer hold.Stop()
+	gathering := false // less than gather ago there was a report
 
 	var ended, beats, batch []entry // ended is bounded by maxHeld, as all leases are
 	ctx, due, draining := calls, false, false
@@ -49,6 +63,18 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 			}
 			continue
 		}
+		if gathering && len(beats) == 0 && !draining && len(ended) < gatherMost {
+			select {
+			case <-hold.C:
+				gathering = false
+			case <-w.soon:
+				gathering = false
+			case <-beat.C:
+				due = true
+			case <-w.computed:
+			}
+			continue
+		}
 
 		// Renewals go first: behind a long backlog they would come too late.
 		room := maxReportRungs
@@ -75,6 +101,8 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 		if retry.worked() {
 			w.log.Info("reporting works again")
 		}
+		hold.Reset(gather)
+		gathering = true
 		beats = beats[n:]
 		rest := copy(ended, ended[m:])
 		clear(ended[rest:])
@@ -168,6 +196,7 @@ func (w *worker) report(ctx context.Context, batch []entry, most time.Duration) 
 		w.idleFrom = now
 	}
 	w.mu.Unlock()
+	w.heed()
 	tell(w.room)
 	return nil
 }

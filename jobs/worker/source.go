@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"time"
 
 	"workmanager/jobs"
 )
@@ -15,4 +16,13 @@ type Source interface {
 	// Report returns one verdict a report, in their order. After an error
 	// nothing is known of any of them, and all may be reported again.
 	Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) ([]jobs.Verdict, error)
+}
+
+// Director is a Source that also passes on what the nodes want of the worker:
+// it is asked after every call that went well. Without it a worker does as it
+// was started.
+type Director interface {
+	// Orders returns whether the worker is to hand back and end, and how long it
+	// may be idle, 0 being for ever, given how long that would be by itself.
+	Orders(idle time.Duration) (drain bool, most time.Duration)
 }

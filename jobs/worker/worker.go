@@ -4,8 +4,8 @@
 // where it is a client of a node.
 //
 // Leases are taken ahead, so that no core waits for a call, and reports follow
-// behind, a batch a call: what has ended is reported at once, and what ends
-// while a call is under way goes with the next. Every lease ends in exactly one
+// behind, a batch a call: what ends alone is reported at once, and what ends
+// soon after a report is gathered for some milliseconds. Every lease ends in exactly one
 // of: its value reported, its failure reported, handed back with its progress,
 // or dropped because the Source said it is lost or withdrawn. A report that
 // did not arrive is made again, so a Source may see one twice.
@@ -42,7 +42,8 @@ type Config struct {
 	// HeartbeatInterval is how often every held lease is renewed, with its
 	// progress; 0: 3 s. It must be well below the TTL of a lease.
 	HeartbeatInterval time.Duration
-	// IdleTimeout ends Run when no lease was held for so long; 0: never.
+	// IdleTimeout ends Run when no lease was held for so long; 0: never. A Source
+	// that is a Director may make it longer or shorter.
 	IdleTimeout time.Duration
 	// CutoffTimeout ends Run, with ErrCutOff, when the Source has only failed
 	// for so long; 0: never.
@@ -94,8 +95,8 @@ const (
 // ErrCutOff says that no call to the Source went well for the CutoffTimeout.
 var ErrCutOff = errors.New("cut off")
 
-// Run leases, computes and reports until ctx is done or the IdleTimeout has
-// passed. It then hands back every lease it holds with its progress, for which
+// Run leases, computes and reports until ctx is done, the IdleTimeout has passed
+// or a Director says that it is to end. It then hands back every lease it holds with its progress, for which
 // it takes no longer than 2 s, and returns nil. A Source that fails is tried
 // again for as long as it takes, or until the CutoffTimeout has passed; what
 // was leased is computed meanwhile. The Source must return from Lease when its
@@ -105,6 +106,7 @@ func Run(ctx context.Context, cfg Config, src Source) error {
 
 	leasing, stopLeasing := context.WithCancel(ctx)
 	defer stopLeasing()
+	w.end = stopLeasing
 	// Reports outlive ctx: what was computed is to arrive. A call that was
 	// under way when ctx ended gets half of the time that is left, so that the
 	// hand-back after it has the other half.
@@ -180,12 +182,17 @@ type worker struct {
 
 	kernel string // what computes when all lanes are full
 
+	director Director // nil: nobody directs
+	end      func()   // ends leasing, and Run with it
+	told     atomic.Bool
+
 	leaseRand, reportRand *rand.Rand
 
 	stopping chan struct{} // closed: the cores hand back and return
 	computed chan struct{} // closed: nothing will be added to report
 	room     chan struct{} // bound 1, full means told: there may be room for leases
 	news     chan struct{} // bound 1, full means told: there is something to report
+	soon     chan struct{} // bound 1, full means told: report it without waiting for more
 
 	mu       sync.Mutex // guards what follows
 	all      []*held    // every lease whose last report has not arrived
@@ -228,10 +235,12 @@ func newWorker(cfg Config, src Source) *worker {
 		computed:   make(chan struct{}),
 		room:       make(chan struct{}, 1),
 		news:       make(chan struct{}, 1),
+		soon:       make(chan struct{}, 1),
 		idleFrom:   cfg.Now(),
 		answered:   cfg.Now(),
 		byJob:      map[jobs.ID]*held{},
 	}
+	w.director, _ = src.(Director)
 	if cfg.Measure {
 		var rates []any
 		for _, k := range hashchain.Calibrate() {
@@ -297,6 +306,27 @@ func (w *worker) heard(well bool) {
 	defer w.mu.Unlock()
 	if w.failing = !well; well {
 		w.answered = now
+	}
+}
+
+// idleLeft returns how much longer the worker may be idle, which it has been for
+// so long. ends is false if it may for ever.
+func (w *worker) idleLeft(idle time.Duration) (left time.Duration, ends bool) {
+	most := w.cfg.IdleTimeout
+	if w.director != nil {
+		_, most = w.director.Orders(most)
+	}
+	return most - idle, most > 0
+}
+
+// heed ends the worker if it is told to.
+func (w *worker) heed() {
+	if w.director == nil {
+		return
+	}
+	if drain, _ := w.director.Orders(w.cfg.IdleTimeout); drain && !w.told.Swap(true) {
+		w.log.Info("told to drain: what is held is handed back")
+		w.end()
 	}
 }
 

@@ -627,6 +627,94 @@ func TestRun_keeps_checkpoints(t *testing.T) {
 	})
 }
 
+// calls notes when each value came, and how many calls brought them.
+func calls(m *model) (when *[]time.Time, n *int) {
+	when, n = new([]time.Time), new(int)
+	m.beforeReport = func(_ context.Context, batch []jobs.Report) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		*n++
+		for _, r := range batch {
+			if r.Kind == jobs.ReportValue {
+				*when = append(*when, time.Now())
+			}
+		}
+		return nil
+	}
+	return when, n
+}
+
+func TestRun_gathers_what_ends_in_a_row(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		when, n := calls(m)
+		const count = 1000 // a millisecond each
+		m.enqueue(repeat(count, 9)...)
+		begin := time.Now()
+		stop := start(t, Config{Cores: 1, Lanes: 1, HeartbeatInterval: time.Hour, advance: slowly}, m)
+		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		m.mu.Lock()
+		if len(*when) != count || *n > int(count*time.Millisecond/gather)+2 {
+			t.Errorf("%d values in %d calls, want %d in %d at most", len(*when), *n, count, count*time.Millisecond/gather+2)
+		}
+		for i, at := range *when {
+			if late := at.Sub(begin) - time.Duration(i+1)*time.Millisecond; late > gather {
+				t.Errorf("value %d came %v after its end", i, late)
+			}
+		}
+		if last := (*when)[len(*when)-1].Sub(begin); last != count*time.Millisecond {
+			t.Errorf("the last value waited although nothing was left to compute: after %v", last)
+		}
+		m.mu.Unlock()
+		stop()
+	})
+}
+
+func TestRun_gathers_no_more_than_its_bound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		when, n := calls(m)
+		const count = 40_000 // 160 a millisecond
+		m.enqueue(repeat(count, 2)...)
+		stop := start(t, Config{Cores: 1, Lanes: 1, HeartbeatInterval: time.Hour, advance: func(e *hashchain.Executor[*held], steps uint64) uint64 {
+			time.Sleep(time.Millisecond / 160)
+			return e.Advance(steps)
+		}}, m)
+		time.Sleep(10 * time.Second)
+		m.mu.Lock()
+		if len(*when) != count || *n < count/(gatherMost+64) {
+			t.Errorf("%d values in %d calls, want %d in %d at least", len(*when), *n, count, count/(gatherMost+64))
+		}
+		m.mu.Unlock()
+		stop()
+	})
+}
+
+func TestRun_what_ends_alone_is_reported_at_once(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t)
+		when, _ := calls(m)
+		m.enqueue(1e9) // keeps one of the cores at work
+		stop := start(t, Config{Cores: 2, Lanes: 1, HeartbeatInterval: time.Hour, advance: slowly}, m)
+		for i := range 5 {
+			time.Sleep(time.Second)
+			begin := time.Now()
+			m.enqueue(9)
+			time.Sleep(gather)
+			m.mu.Lock()
+			if len(*when) != i+1 {
+				t.Fatalf("%d values, want %d", len(*when), i+1)
+			}
+			if took := (*when)[i].Sub(begin); took > time.Millisecond {
+				t.Errorf("the value came %v after it was enqueued, want the millisecond it takes", took)
+			}
+			m.mu.Unlock()
+		}
+		stop()
+	})
+}
+
 // A report carries a bounded number of kept checkpoints, and none is forgotten.
 func TestWithin(t *testing.T) {
 	var entries []entry

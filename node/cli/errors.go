@@ -122,7 +122,7 @@ func classify(ctx context.Context, err error) *failure {
 	case jobs.CodeNotFound:
 		f.exit = exitNotFound
 		f.hint = "'workmanager job ls' lists the jobs there are; ended ones are dropped when retention is over"
-	case jobs.CodeBusy, jobs.CodeStopping, jobs.CodeUnavailable:
+	case jobs.CodeLimited, jobs.CodeBusy, jobs.CodeStopping, jobs.CodeUnavailable:
 		f.exit = exitUnreachable
 		f.hint = "try again later"
 		if e.RetryAfter > 0 {

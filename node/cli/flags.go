@@ -17,7 +17,7 @@ import (
 	"workmanager/web/client"
 )
 
-// setTwin gives a flag its environment variable.
+// setTwin gives a flag its environment variable. A list may have one of its own.
 func setTwin(f cli.Flag) {
 	twin := []string{"WORKMANAGER_" + strings.ToUpper(strings.ReplaceAll(f.Names()[0], "-", "_"))}
 	switch f := f.(type) {
@@ -26,7 +26,9 @@ func setTwin(f cli.Flag) {
 	case *cli.StringFlag:
 		f.EnvVars = twin
 	case *cli.StringSliceFlag:
-		f.EnvVars = twin
+		if f.EnvVars == nil {
+			f.EnvVars = twin
+		}
 	case *cli.IntFlag:
 		f.EnvVars = twin
 	case *cli.Uint64Flag:

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,7 +30,8 @@ func (p *program) initCommand() *cli.Command {
 			"named; a running node takes them within seconds.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "out", Usage: "`FOLDER` to make the keys in; it must be empty or not there"},
-			&cli.StringSliceFlag{Name: "node", Usage: "`NAME=HOST[,HOST]` of a node: names or addresses it is reached at; give both"},
+			&cli.StringSliceFlag{Name: "node", Usage: "`NAME=HOST[,HOST]` of a node: names or addresses it is reached at; give both",
+				EnvVars: []string{"WORKMANAGER_INIT_NODE"}}, // the other one is of URLs, which client.env sets
 			&cli.BoolFlag{Name: "renew", Usage: "renew the certificates of the nodes in the folder", DisableDefaultText: true},
 			&cli.DurationFlag{Name: "valid", Usage: "nodes' certificates are good for `DURATION`; the authority's for ten years", Value: keys.NodeTTL},
 			outputFlag(formatTable, formatJSON, formatJSONL),
@@ -105,8 +105,7 @@ func (p *program) init(c *cli.Context) error {
 // hostsOf reads NAME=HOST. A comma begins another host, and, as the library
 // splits there as well, what has no name belongs to the node before.
 func hostsOf(list []string) ([]keys.Host, error) {
-	// client.env sets the twin of this flag to URLs, for the commands that ask nodes.
-	if twin := os.Getenv("WORKMANAGER_NODE"); !strings.Contains(twin, "=") && strings.Join(list, ",") == twin {
+	if len(list) == 1 && list[0] == "" { // the environment's way to say none
 		return nil, nil
 	}
 	var out []keys.Host

@@ -41,6 +41,7 @@ func (p *program) jobCommand() *cli.Command {
 				BashComplete: p.completeIDs,
 				Action:       p.jobCancel,
 			},
+			p.explainCommand(),
 			{
 				Name: "receipt", Usage: "print a signed statement of a completed job", ArgsUsage: "ID",
 				Description: "It is signed by the node that answers. 'workmanager verify --receipt FILE' checks\n" +
@@ -148,6 +149,7 @@ func (p *program) printJob(v jobs.View) error {
 	if v.Rate > 0 {
 		line("rate", number(v.Rate)+" it/s, ETA "+roughly(v.ETA()))
 	}
+	line("owner", j.Owner)
 	line("priority", j.Priority)
 	if j.ResumedFrom > 0 {
 		line("resumed", fmt.Sprintf("from %d, the value of another job over the same data", j.ResumedFrom))

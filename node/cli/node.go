@@ -25,11 +25,12 @@ func (p *program) nodeCommand() *cli.Command {
 		Usage: "run a node: the queue, its API and dashboard, and workers in this process",
 		Description: "One process at a time uses a data folder. SIGTERM and Ctrl-C stop the node\n" +
 			"cleanly: what was acknowledged is on disk either way.",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the node, which it keeps for good", Value: def.Name},
 			&cli.StringFlag{Name: "listen", Usage: "`HOST:PORT` of the API", Value: def.Listen},
 			&cli.StringFlag{Name: "data-dir", Usage: "`FOLDER` of the database; it is made if it is not there", Value: def.DataDir},
-			&cli.IntFlag{Name: "workers", Usage: "compute on `N` cores; 0 computes nothing here", Value: def.Workers, DefaultText: "one per CPU"},
+			&cli.IntFlag{Name: "workers", Usage: "compute on `N` cores; 0 computes nothing here", Value: def.Workers, DefaultText: "one per CPU, 0 with a fleet"},
+			&cli.StringFlag{Name: "binaries", Usage: "`FOLDER` with workmanager-linux-arm64 and -amd64, for instances of another architecture than this machine's"},
 			&cli.DurationFlag{Name: "retention", Usage: "keep jobs and their values for `DURATION` after their end", Value: def.Retention},
 			&cli.StringFlag{Name: "gossip", Usage: "`HOST:PORT` that the peer joins, UDP and TCP", Value: defaultGossip, Category: groupPair},
 			&cli.BoolFlag{Name: "gossip-muted", Usage: "for tests: once the peer is found gossip tells nothing more", Hidden: true, Category: groupPair},
@@ -42,6 +43,7 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "tls-key", Usage: "`FILE` with its key, instead of node.key", Category: groupKeys},
 			&cli.StringFlag{Name: "tls-ca", Usage: "`FILE` with the pair's authority, instead of ca.crt", Category: groupKeys},
 			&cli.BoolFlag{Name: "insecure", Usage: "listen to other machines without TLS and tokens: whoever reaches the node may do everything", Category: groupKeys, DisableDefaultText: true},
+			&cli.GenericFlag{Name: "clients", Usage: "`WHOSE` jobs a client's token shows and cancels: own, those submitted with a token of its name, or all", Value: &choice{def.Clients, []string{node.ClientsOwn, node.ClientsAll}}, Category: groupKeys},
 			&cli.IntFlag{Name: "cache", Usage: "remember `N` results, to answer the same work at once; 0 is off", Value: def.CacheEntries},
 			&cli.DurationFlag{Name: "checkpoint-interval", Usage: "make a job's progress durable at most every `DURATION`", Value: def.CheckpointInterval},
 			&cli.Float64Flag{Name: "audit-rate", Usage: "compute this `SHARE` of the work again to check what workers report; 0 is off", Value: def.AuditRate},
@@ -51,11 +53,16 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.GenericFlag{Name: "max-line-bytes", Usage: "`SIZE` of one line of a batch", Value: &size{int64(def.Limits.BatchLineBytes)}, Category: groupLimits},
 			&cli.Int64Flag{Name: "max-open-jobs", Usage: "`N` jobs that have not ended; submits above it are refused", Value: def.Limits.OpenJobs, Category: groupLimits},
 			&cli.GenericFlag{Name: "max-store-bytes", Usage: "`SIZE` of the database; 0 is as much as the disk has", Value: &size{def.Limits.StoreBytes}, Category: groupLimits},
+			&cli.Int64Flag{Name: "rate", Usage: "`N` requests a second of one token, and of one address; 0 is any number; without --keys loopback has no such limit", Value: def.Limits.Rate, Category: groupLimits},
+			&cli.GenericFlag{Name: "rate-bytes", Usage: "`SIZE` of all bodies a second, likewise; who sends more is read more slowly", Value: &size{def.Limits.RateBytes}, Category: groupLimits},
+			&cli.IntFlag{Name: "max-tries", Usage: "`N` unknown tokens a minute of one address; 0 is any number", Value: def.Limits.Tries, Category: groupLimits},
+			&cli.IntFlag{Name: "max-waiters", Usage: "`N` long polls and streams at once, a quarter of them of one token or address", Value: def.Limits.Waiters, Category: groupLimits},
+			&cli.IntFlag{Name: "max-connections", Usage: "`N` connections at once, a quarter of them of one address; 0 is any number", Value: def.Limits.Conns, Category: groupLimits},
 			&cli.StringFlag{Name: "debug-listen", Usage: "serve profiles (pprof) at `HOST:PORT` of loopback", DefaultText: "nowhere", Category: groupLog},
 			&cli.GenericFlag{Name: "log-format", Usage: "`FORMAT`: auto, text, json; auto is text on a terminal", Value: &choice{"auto", []string{"auto", "text", "json"}}, Category: groupLog},
 			&cli.GenericFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn, error", Value: &choice{"info", []string{"debug", "info", "warn", "error"}}, Category: groupLog},
 			outputFlag(formatTable, formatJSON, formatJSONL),
-		},
+		}, fleetFlags()...),
 		Action: p.node,
 	}
 }
@@ -66,21 +73,26 @@ func nodeConfig(c *cli.Context) node.Config {
 	cfg.Workers, cfg.Retention, cfg.CacheEntries = c.Int("workers"), c.Duration("retention"), c.Int("cache")
 	cfg.CheckpointInterval, cfg.AuditRate = c.Duration("checkpoint-interval"), c.Float64("audit-rate")
 	cfg.Gossip, cfg.GossipOptional, cfg.Join = c.String("gossip"), !c.IsSet("gossip") && !c.IsSet("join"), c.StringSlice("join")
+	cfg.Binaries = c.String("binaries")
 	cfg.Advertise, cfg.GossipMuted = c.String("advertise"), c.Bool("gossip-muted")
 	cfg.Keys = keys.Files{Dir: c.String("keys"), Cert: c.String("tls-cert"), Key: c.String("tls-key"), CA: c.String("tls-ca")}
 	cfg.Insecure, cfg.DebugListen = c.Bool("insecure"), c.String("debug-listen")
+	cfg.Clients = c.Generic("clients").(*choice).value
 	if cfg.Keys.Given() && !c.IsSet("name") {
 		if name, err := keys.NodeName(cfg.Keys); err == nil { // else the node says what is wrong
 			cfg.Name = name
 		}
 	}
 	cfg.Cluster, cfg.CompareInterval = c.String("cluster"), c.Duration("compare-interval")
+	cfg.Fleet = fleetConfig(c)
 	cfg.Limits.DataBytes = c.Generic("max-data-bytes").(*size).n
 	cfg.Limits.Top = c.Int("max-top")
 	cfg.Limits.BatchJobs = c.Int("max-batch-jobs")
 	cfg.Limits.BatchLineBytes = int(c.Generic("max-line-bytes").(*size).n)
 	cfg.Limits.OpenJobs = c.Int64("max-open-jobs")
 	cfg.Limits.StoreBytes = c.Generic("max-store-bytes").(*size).n
+	cfg.Limits.Rate, cfg.Limits.RateBytes = c.Int64("rate"), c.Generic("rate-bytes").(*size).n
+	cfg.Limits.Tries, cfg.Limits.Waiters, cfg.Limits.Conns = c.Int("max-tries"), c.Int("max-waiters"), c.Int("max-connections")
 	return cfg
 }
 

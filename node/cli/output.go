@@ -73,7 +73,7 @@ func jobJSON(v jobs.View) api.Job {
 		Rate: v.Rate, ETASeconds: v.ETA().Seconds(), Error: v.Err,
 		Durability: v.Durability.String(), DurabilityReason: v.Durability.Reason, Replicated: v.Durability.Both,
 		Attempts: v.Attempts, Worker: v.Worker, Node: v.Home, Pulled: v.Pulled, Purged: v.Purged, CreatedAt: v.CreatedAt,
-		Checkpoints: int(v.Keep), ResumedFrom: v.ResumedFrom,
+		Checkpoints: int(v.Keep), ResumedFrom: v.ResumedFrom, Owner: v.Owner,
 	}
 	if v.Rank == jobs.Completed && !v.Purged {
 		j.Value = v.Result.String()

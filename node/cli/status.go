@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -262,7 +263,8 @@ func skew(seconds float64) string {
 
 func inSeconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// forecast says in a sentence when the work will be done.
+// forecast is the node's sentence on the queue, the one that its page shows,
+// with the clock of here.
 func forecast(s api.Status, now time.Time) string {
 	prefix := ""
 	if !s.Writable {
@@ -272,21 +274,12 @@ func forecast(s api.Status, now time.Time) string {
 		}
 		prefix += ". "
 	}
-	open := s.Queued + s.Leased
-	count := plural(open, "job")
-	rates := fmt.Sprintf("%s/s done, %s/s arriving, %s.", number(s.RateCompleted), number(s.RateEnqueued), plural(int64(s.Workers), "worker"))
-	switch {
-	case open == 0:
-		return prefix + "Nothing queued, " + plural(int64(s.Workers), "worker") + "."
-	case s.Workers == 0:
-		return prefix + count + " queued, and no worker."
-	case s.RateIterations <= 0:
-		return prefix + count + " queued, measuring."
-	case s.RateEnqueued > 1.02*s.RateCompleted && s.RateCompleted > 0:
-		return prefix + fmt.Sprintf("Growing: %s, %s", count, rates)
+	f := s.Forecast
+	at := ""
+	if f.State == api.ForecastDraining && f.DoneAt != nil && f.LeftSeconds >= 60 {
+		at = " (" + clock(now, f.DoneAt.In(now.Location())) + ")"
 	}
-	left := time.Duration(min(s.RemainingIterations/s.RateIterations, 250*365*24*3600) * float64(time.Second))
-	return prefix + fmt.Sprintf("Draining: %s clear in about %s (%s). %s", count, roughly(left), clock(now, now.Add(left)), rates)
+	return prefix + strings.TrimSpace(f.Text+at+". "+f.Reason)
 }
 
 // clock prints when something will be: a time today, else a date.

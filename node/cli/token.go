@@ -28,6 +28,7 @@ func (p *program) tokenCommand() *cli.Command {
 					where(),
 					&cli.GenericFlag{Name: "role", Usage: "`ROLE`: " + strings.Join(keys.Roles, ", ") + "; a worker's is for enrolment only", Value: &choice{keys.Client, keys.Roles}},
 					&cli.StringFlag{Name: "name", Usage: "`NAME` of whoever it is for"},
+					&cli.StringFlag{Name: "worker", Usage: "a worker's token enrols `NAME` only, or with a '*' behind it names that begin so", DefaultText: "any"},
 					&cli.DurationFlag{Name: "ttl", Usage: "it ends after `DURATION`", DefaultText: "never"},
 					outputFlag(formatID, formatTable, formatJSON, formatJSONL),
 				},
@@ -71,7 +72,10 @@ func (p *program) tokenCreate(c *cli.Context) error {
 	if c.Duration("ttl") < 0 {
 		return usagef("--ttl must not be negative")
 	}
-	t, text, err := keys.CreateToken(dir, c.Generic("role").(*choice).value, c.String("name"), c.Duration("ttl"), time.Now())
+	if role := c.Generic("role").(*choice).value; c.String("worker") != "" && role != keys.Worker {
+		return usagef("--worker %s needs --role %s: a %s's token enrols no worker", c.String("worker"), keys.Worker, role)
+	}
+	t, text, err := keys.CreateToken(dir, c.Generic("role").(*choice).value, c.String("name"), c.Duration("ttl"), time.Now(), keys.ForWorker(c.String("worker")))
 	if err != nil {
 		return err
 	}
@@ -123,7 +127,11 @@ func (p *program) tokenList(c *cli.Context) error {
 				ends = "ended"
 			}
 		}
-		rows[i] = []any{t.ID, t.Role, t.Name, t.CreatedAt.Local().Format(time.DateTime), ends}
+		name := t.Name
+		if t.Worker != "" {
+			name += " (worker " + t.Worker + ")"
+		}
+		rows[i] = []any{t.ID, t.Role, name, t.CreatedAt.Local().Format(time.DateTime), ends}
 	}
 	return p.printTable([]string{"ID", "ROLE", "NAME", "CREATED", "ENDS"}, rows)
 }

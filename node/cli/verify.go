@@ -29,7 +29,7 @@ func (p *program) verifyCommand() *cli.Command {
 		Description: "With a job ID, iterations and value are the node's, and so are its checkpoints if\n" +
 			"it keeps any: the segments between them are recomputed side by side, on all cores\n" +
 			"and lanes. Without them a chain is serial and takes as long as one core takes.\n" +
-			"--spot looks at a few segments only: that finds a broken machine, and a forger\n" +
+			"--sample looks at a few segments only: that finds a broken machine, and a forger\n" +
 			"who changed one of m segments with K in m.\n\n" +
 			"A receipt is checked offline. Its signature proves who signed; with the data the\n" +
 			"value is recomputed as well. Without --key the key in the receipt itself is\n" +
@@ -38,7 +38,7 @@ func (p *program) verifyCommand() *cli.Command {
 			iterationsFlag(),
 			&cli.StringFlag{Name: "value", Usage: "the value to compare with, 128 `HEX` digits"},
 			&cli.StringFlag{Name: "job", Usage: "the job's `ID`, the same as the argument"},
-			&cli.IntFlag{Name: "spot", Usage: "recompute `K` segments only, drawn by chance", DefaultText: "all"},
+			&cli.IntFlag{Name: "sample", Usage: "recompute `K` segments only, drawn by chance", DefaultText: "all"},
 			&cli.StringFlag{Name: "receipt", Usage: "check the receipt in `FILE`, - for stdin"},
 			&cli.StringFlag{Name: "key", Usage: "the public key that must have signed the receipt, 64 `HEX` digits"},
 			nodeFlag(),
@@ -125,7 +125,7 @@ func (p *program) verify(c *cli.Context) error {
 func (p *program) claimed(c *cli.Context) (*claim, error) {
 	cl := &claim{id: c.String("job")}
 	args := c.Args().Slice()
-	iterations, value, spot := c.Generic("iterations").(*count).n, c.String("value"), c.Int("spot")
+	iterations, value, spot := c.Generic("iterations").(*count).n, c.String("value"), c.Int("sample")
 	hasReceipt := c.String("receipt") != ""
 	if cl.id == "" && (len(args) == 2 || len(args) == 1 && !hasReceipt && isID(args[0])) {
 		cl.id, args = args[0], args[1:]
@@ -141,8 +141,8 @@ func (p *program) claimed(c *cli.Context) (*claim, error) {
 		return nil, usagef("verify takes iterations and value from the node or the receipt, not from flags, if there is one")
 	case c.String("key") != "" && !hasReceipt:
 		return nil, usagef("--key is for --receipt")
-	case c.IsSet("spot") && (spot < 1 || cl.id == ""):
-		return nil, usagef("--spot K needs a job ID, whose checkpoints make the segments, and K of at least 1")
+	case c.IsSet("sample") && (spot < 1 || cl.id == ""):
+		return nil, usagef("--sample K needs a job ID, whose checkpoints make the segments, and K of at least 1")
 	}
 	if len(args) == 1 {
 		cl.file = args[0]
@@ -180,7 +180,7 @@ func (p *program) claimed(c *cli.Context) (*claim, error) {
 	for i := range len(cl.ladder) - 1 {
 		cl.segments = append(cl.segments, i)
 	}
-	if c.IsSet("spot") && spot < len(cl.segments) {
+	if c.IsSet("sample") && spot < len(cl.segments) {
 		rand.Shuffle(len(cl.segments), func(i, j int) { cl.segments[i], cl.segments[j] = cl.segments[j], cl.segments[i] })
 		cl.segments = cl.segments[:spot]
 		slices.Sort(cl.segments)

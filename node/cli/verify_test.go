@@ -39,15 +39,15 @@ func TestVerifySegments(t *testing.T) {
 		exit int
 		want string
 	}{
-		"all right":          {good, "", exitDone, "3 segments"},
-		"an older node":      {nil, "", exitDone, "ok: the value is right"},
-		"one wrong":          {ladder(func(l []api.Checkpoint) { l[1].Value = at(1000) }), "", exitMismatch, "segment 1 of 3, iterations 1 to 1001"},
-		"a place wrong":      {ladder(func(l []api.Checkpoint) { l[2].Done = 2002 }), "", exitMismatch, "segment 2 of 3, iterations 1001 to 2002"},
-		"spot, every one":    {ladder(func(l []api.Checkpoint) { l[2].Value = at(2000) }), "--spot 3", exitMismatch, "segment 2 of 3"},
-		"no way to its end":  {good[:3], "", exitMismatch, "do not lead"},
-		"no way from v1":     {good[1:], "", exitMismatch, "do not lead"},
-		"places that fall":   {[]api.Checkpoint{good[0], good[2], good[1], good[3]}, "", exitFailed, "is at 1001"},
-		"other data, a spot": {ladder(func(l []api.Checkpoint) { l[0].Value = at(2) }), "--spot 1", exitMismatch, "is not the data"},
+		"all right":            {good, "", exitDone, "3 segments"},
+		"an older node":        {nil, "", exitDone, "ok: the value is right"},
+		"one wrong":            {ladder(func(l []api.Checkpoint) { l[1].Value = at(1000) }), "", exitMismatch, "segment 1 of 3, iterations 1 to 1001"},
+		"a place wrong":        {ladder(func(l []api.Checkpoint) { l[2].Done = 2002 }), "", exitMismatch, "segment 2 of 3, iterations 1001 to 2002"},
+		"sample, every one":    {ladder(func(l []api.Checkpoint) { l[2].Value = at(2000) }), "--sample 3", exitMismatch, "segment 2 of 3"},
+		"no way to its end":    {good[:3], "", exitMismatch, "do not lead"},
+		"no way from v1":       {good[1:], "", exitMismatch, "do not lead"},
+		"places that fall":     {[]api.Checkpoint{good[0], good[2], good[1], good[3]}, "", exitFailed, "is at 1001"},
+		"other data, a sample": {ladder(func(l []api.Checkpoint) { l[0].Value = at(2) }), "--sample 1", exitMismatch, "is not the data"},
 	} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			var out any

@@ -52,7 +52,7 @@ func (p *program) await(ctx context.Context, cl *client.Client, id jobs.ID, t *t
 // isAway reports whether err is that of nodes that may come back.
 func isAway(err error) bool {
 	code := jobs.CodeOf(err)
-	return errors.Is(err, client.ErrUnreachable) || code == jobs.CodeStopping || code == jobs.CodeBusy || code == jobs.CodeUnavailable
+	return errors.Is(err, client.ErrUnreachable) || code == jobs.CodeStopping || code == jobs.CodeLimited || code == jobs.CodeBusy || code == jobs.CodeUnavailable
 }
 
 // show brings the job's progress to the meter.

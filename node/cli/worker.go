@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"workmanager/ec2"
+	"workmanager/jobs"
 	"workmanager/jobs/hashchain"
 	"workmanager/jobs/worker"
 	"workmanager/node"
@@ -45,6 +46,7 @@ func (p *program) workerCommand() *cli.Command {
 		Flags: []cli.Flag{
 			nodeFlag(),
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the worker; two of one name share nothing", DefaultText: "the host's name"},
+			&cli.BoolFlag{Name: "ec2", Usage: "this is an instance of the fleet: its id is the name, and nothing is shown to the nodes, which look at what it is", DisableDefaultText: true},
 			&cli.IntFlag{Name: "cores", Usage: "compute on `N` cores", DefaultText: "one per CPU"},
 			&cli.IntFlag{Name: "lanes", Usage: "`N` chains that a core advances together", DefaultText: "as many as its kernels want"},
 			&cli.DurationFlag{Name: "idle-timeout", Usage: "end after `DURATION` without a job", DefaultText: "never"},
@@ -71,6 +73,11 @@ func (p *program) worker(c *cli.Context) error {
 	cl := p.client(c)
 	cl.Worker = cfg.Name
 	defer cl.Close()
+	if c.Bool("ec2") {
+		if err := onInstance(c, log, &cfg, cl); err != nil {
+			return err
+		}
+	}
 	if cfg.Cores == 0 {
 		cfg.Cores = runtime.NumCPU()
 	}
@@ -82,13 +89,20 @@ func (p *program) worker(c *cli.Context) error {
 			return err
 		}
 	}
-	ctx, stop := context.WithCancel(c.Context)
-	defer stop()
+	ctx, end := context.WithCancelCause(c.Context)
+	stop := func() { end(nil) }
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer stop()
-	watching.Go(func() { heed(ctx, log, ec2.NewNotices(0), c.Bool("spot-notice"), stop) })
-	return p.compute(ctx, log, cfg, cl)
+	watching.Go(func() { heed(ctx, log, ec2.NewNotices(0), c.Bool("spot-notice") || c.Bool("ec2"), stop) })
+	if !c.Bool("ec2") {
+		return p.compute(ctx, log, cfg, cl)
+	}
+	err = p.compute(ctx, log, cfg, &refusable{Source: cl, now: time.Now, end: end})
+	if cause := context.Cause(ctx); err == nil && c.Context.Err() == nil && jobs.CodeOf(cause) != jobs.CodeInternal {
+		return cause // nil if it was not the reason
+	}
+	return err
 }
 
 // workerStarted is what a worker says of itself with -o json.

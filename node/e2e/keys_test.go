@@ -230,7 +230,7 @@ type keysMade struct {
 	Tokens map[string]string `json:"tokens"`
 }
 
-func initKeys(t *testing.T, dir string) (made keysMade) {
+func initKeys(t testing.TB, dir string) (made keysMade) {
 	t.Helper()
 	p := command(t, "init", "--out", dir, "--node", "a=127.0.0.1", "--node", "b=127.0.0.2", "-o", "json")
 	if err := json.Unmarshal([]byte(p.out.String()), &made); p.code != 0 || err != nil || len(made.Tokens) != 3 {
@@ -240,16 +240,21 @@ func initKeys(t *testing.T, dir string) (made keysMade) {
 }
 
 // secure returns a client that knows the authority of a pair.
-func secure(t *testing.T, dir string) *http.Client {
+func secure(t testing.TB, dir string) *http.Client {
+	t.Helper()
+	tr := &http.Transport{TLSClientConfig: secureConfig(t, dir)}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, Timeout: 30 * time.Second}
+}
+
+func secureConfig(t testing.TB, dir string) *tls.Config {
 	t.Helper()
 	pool := x509.NewCertPool()
 	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
 	if err != nil || !pool.AppendCertsFromPEM(ca) {
-		t.Fatal("no authority", err)
+		t.Error("no authority", err)
 	}
-	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
-	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 30 * time.Second}
+	return &tls.Config{RootCAs: pool}
 }
 
 func (n *node) tlsAsk(method, path, body, token string) (reply, error) {

@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
+	"math"
 	"strings"
 	"time"
 
@@ -22,6 +24,9 @@ const (
 	// login to the dashboard is.
 	WorkerTTL  = time.Hour
 	SessionTTL = 12 * time.Hour
+	// InstanceTTL is how long the credential of an instance is good: it cannot be
+	// revoked, and the instance shows again that it is one.
+	InstanceTTL = 15 * time.Minute
 
 	credentialPrefix = "wmc_"
 	maxCredential    = 1024
@@ -32,14 +37,15 @@ const (
 type kind string
 
 const (
-	kindWorker  kind = "worker"
-	kindSession kind = "session"
+	kindWorker   kind = "worker"
+	kindInstance kind = "instance"
+	kindSession  kind = "session"
 )
 
 // credential is what is signed.
 type credential struct {
 	Kind  kind   `json:"k"`
-	Token string `json:"t"` // id of the token that bought it
+	Token string `json:"t"` // id of the token that bought it; "" of an instance
 	Name  string `json:"n,omitempty"`
 	Ends  int64  `json:"e"` // unix seconds
 	Nonce string `json:"r"` // so that no two are alike
@@ -52,6 +58,12 @@ func (k *Keys) Identify(text string) (role, name string, ok bool) {
 		return "", "", false
 	}
 	if strings.HasPrefix(text, credentialPrefix) {
+		if c, ok := k.open(kindPass, text); ok {
+			return Worker, c.Name, true
+		}
+		if c, ok := k.open(kindInstance, text); ok {
+			return Enrolled, c.Name, true
+		}
 		c, ok := k.open(kindWorker, text)
 		if !ok {
 			return "", "", false
@@ -70,14 +82,30 @@ func (k *Keys) Identify(text string) (role, name string, ok bool) {
 const Enrolled = "enrolled"
 
 // Enrol exchanges an enrolment token for a credential of the worker of that
-// name, good until ends. ok is false if the token is no worker's or the name is
-// none.
+// name, good until ends. ok is false if the token is no worker's, is
+// for another worker, or the name is none.
 func (k *Keys) Enrol(token, worker string) (text string, ends time.Time, ok bool) {
+	if c, ok := k.open(kindPass, token); ok {
+		if c.Name != worker {
+			return "", time.Time{}, false
+		}
+		return k.Admit(worker)
+	}
 	t, found := k.find(token)
-	if !found || t.Role != Worker || !goodName(worker) {
+	if !found || t.Role != Worker || !goodName(worker) || !t.Enrols(worker) {
 		return "", time.Time{}, false
 	}
 	return k.sign(kindWorker, t, worker, WorkerTTL)
+}
+
+// EnrolInstance returns a credential of the worker on an instance, good until
+// ends. Whether it is ours is for the caller to know. ok is false if the name is
+// none, or there is nothing to sign with.
+func (k *Keys) EnrolInstance(id string) (text string, ends time.Time, ok bool) {
+	if !goodName(id) {
+		return "", time.Time{}, false
+	}
+	return k.sign(kindInstance, Token{}, id, InstanceTTL)
 }
 
 // Login exchanges a client's or operator's token for a session of the dashboard.
@@ -92,7 +120,7 @@ func (k *Keys) Login(token string) (text string, ends time.Time, ok bool) {
 // Session says whose session text is.
 func (k *Keys) Session(text string) (role, name string, ok bool) {
 	c, ok := k.open(kindSession, text)
-	if !ok {
+	if !ok || k.over(c) {
 		return "", "", false
 	}
 	t, ok := k.standing(c.Token)
@@ -100,6 +128,44 @@ func (k *Keys) Session(text string) (role, name string, ok bool) {
 		return "", "", false
 	}
 	return t.Role, t.Name, true
+}
+
+// maxOver bounds how many logins that were ended are remembered, 100 bytes each.
+const maxOver = 10_000
+
+// Logout ends a session: at this node, and until it is started again. What is
+// signed is good at both nodes without a word between them, so the other does
+// not hear of it; a browser has given its cookie up, and shows it nowhere.
+func (k *Keys) Logout(text string) {
+	c, ok := k.open(kindSession, text)
+	if !ok {
+		return
+	}
+	k.ended.Lock()
+	defer k.ended.Unlock()
+	if k.ended.nonces == nil {
+		k.ended.nonces = map[string]int64{}
+	}
+	if len(k.ended.nonces) >= maxOver {
+		now, first, ends := k.now().Unix(), "", int64(math.MaxInt64)
+		maps.DeleteFunc(k.ended.nonces, func(_ string, e int64) bool { return now >= e })
+		for nonce, e := range k.ended.nonces {
+			if e < ends {
+				first, ends = nonce, e
+			}
+		}
+		if len(k.ended.nonces) >= maxOver {
+			delete(k.ended.nonces, first) // it would have ended first
+		}
+	}
+	k.ended.nonces[c.Nonce] = c.Ends
+}
+
+func (k *Keys) over(c credential) bool {
+	k.ended.Lock()
+	defer k.ended.Unlock()
+	_, over := k.ended.nonces[c.Nonce]
+	return over
 }
 
 func (k *Keys) sign(what kind, t Token, name string, ttl time.Duration) (string, time.Time, bool) {

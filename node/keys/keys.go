@@ -106,6 +106,11 @@ type Keys struct {
 	seen     map[string]string
 	warned   time.Time
 	onGossip func([][]byte)
+
+	ended struct {
+		sync.Mutex                  // guards nonces
+		nonces     map[string]int64 // of sessions that were logged out, and their ends in unix seconds
+	}
 }
 
 // identity is who the node is, and whom it trusts.

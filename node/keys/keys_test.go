@@ -622,3 +622,61 @@ func FuzzIdentify(f *testing.F) {
 		}
 	})
 }
+
+// What a node signs for workers of its fleet is good at both nodes, for the one
+// name, and for nothing but to work.
+func TestPass(t *testing.T) {
+	dir, made := cluster(t)
+	otherDir, _ := cluster(t)
+	now := testNow
+	k, _ := open(t, filepath.Join(dir, "a"), &now)
+	kb, _ := open(t, filepath.Join(dir, "b"), &now)
+	foreign, _ := open(t, filepath.Join(otherDir, "a"), &now)
+
+	pass, ok := k.Pass("p-1-0-1")
+	if !ok {
+		t.Fatal("no pass")
+	}
+	if role, name, ok := kb.Identify(pass); !ok || role != Worker || name != "p-1-0-1" {
+		t.Errorf("Identify() of a pass = %s, %s, %t, want what may enrol", role, name, ok)
+	}
+	if _, _, ok := kb.Session(pass); ok {
+		t.Error("a pass is a login")
+	}
+	if _, _, ok := kb.Login(pass); ok {
+		t.Error("a pass buys a login")
+	}
+	cred, ends, ok := kb.Enrol(pass, "p-1-0-1")
+	if !ok || !ends.Equal(now.Add(WorkerTTL)) {
+		t.Fatalf("Enrol() with a pass = %v, %t", ends, ok)
+	}
+	if role, name, ok := k.Identify(cred); !ok || role != Enrolled || name != "p-1-0-1" {
+		t.Errorf("Identify() of what it bought = %s, %s, %t", role, name, ok)
+	}
+	for what, try := range map[string]func() bool{
+		"another name":             func() bool { _, _, ok := k.Enrol(pass, "p-1-0-2"); return ok },
+		"another pair":             func() bool { _, _, ok := foreign.Enrol(pass, "p-1-0-1"); return ok },
+		"a credential for a pass":  func() bool { _, _, ok := k.Enrol(cred, "p-1-0-1"); return ok },
+		"a pass that was altered":  func() bool { _, _, ok := k.Enrol(pass[:len(pass)-1]+"A", "p-1-0-1"); return ok },
+		"a pass for no name":       func() bool { _, ok := k.Pass("a b"); return ok },
+		"a credential for no name": func() bool { _, _, ok := k.Admit(""); return ok },
+	} {
+		if try() {
+			t.Errorf("%s: let in", what)
+		}
+	}
+	if _, _, ok := k.Enrol(made.Tokens[Worker], "w1"); !ok {
+		t.Error("a token enrols no more")
+	}
+	now = now.Add(PassTTL - time.Minute)
+	if _, _, ok := k.Enrol(pass, "p-1-0-1"); !ok {
+		t.Error("it is not good for as long as a worker lives")
+	}
+	if _, _, ok := k.Identify(cred); ok {
+		t.Error("a credential is good for ever")
+	}
+	now = now.Add(time.Minute)
+	if _, _, ok := k.Enrol(pass, "p-1-0-1"); ok {
+		t.Error("a pass is good for ever")
+	}
+}

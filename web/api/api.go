@@ -46,7 +46,8 @@ type Job struct {
 	ID               string     `json:"id"`
 	State            string     `json:"state"` // queued, leased, completed, failed, cancelled
 	Iterations       uint64     `json:"iterations"`
-	Done             uint64     `json:"done"` // iterations done; equals iterations when completed
+	Done             uint64     `json:"done"`            // iterations done; equals iterations when completed
+	Owner            string     `json:"owner,omitempty"` // the client that submitted it, by the name of its token
 	Priority         int        `json:"priority"`
 	Rate             float64    `json:"rate,omitempty"`  // iterations a second, while leased
 	ETASeconds       float64    `json:"eta,omitempty"`   // seconds to go, while leased
@@ -172,6 +173,9 @@ type Status struct {
 	WorkerList []WorkerStatus `json:"workers_list"` // of this node
 	Audit      AuditStatus    `json:"audit"`        // likewise
 	Fleet      FleetStatus    `json:"fleet"`
+
+	Forecast Forecast `json:"forecast"`
+	Failures Failures `json:"failures"`
 
 	Peer PeerStatus `json:"peer"`
 
@@ -363,6 +367,13 @@ type EnrolRequest struct {
 	Name string `json:"name"`
 }
 
+// EnrolInstanceRequest is the body of POST /worker/enrol/instance: where the
+// worker runs, by the instance's metadata.
+type EnrolInstanceRequest struct {
+	Instance string `json:"instance" validate:"min=1,max=63"`
+	Slot     *int   `json:"slot,omitempty" validate:"omitempty,min=0,max=100000"`
+}
+
 // EnrolResponse is a worker's credential, which it shows as a Bearer token.
 type EnrolResponse struct {
 	Name       string    `json:"name"`
@@ -384,9 +395,10 @@ const (
 	ReasonCatchUp  = "catching_up" // not all that the peer has is here, or the other way round
 )
 
-// Names of the events of GET /v1/events. A status carries a Status, progress a
-// Progress, a job a Job, and gone a Gone.
+// Names of the events of GET /v1/events. The first one, you, carries a You, a
+// status a Status, progress a Progress, a job a Job, and gone a Gone.
 const (
+	EventYou      = "you"
 	EventStatus   = "status"
 	EventProgress = "progress"
 	EventJob      = "job"

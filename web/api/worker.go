@@ -36,6 +36,14 @@ type LeaseReply struct {
 	TTL    float64  `json:"ttl"` // seconds
 	Nodes  []string `json:"nodes"`
 	Apart  bool     `json:"apart,omitempty"`
+	Orders
+}
+
+// Orders come with every answer to a worker. One that does not know them goes
+// on as before.
+type Orders struct {
+	Drain bool    `json:"drain,omitempty"` // hand back and end
+	Idle  float64 `json:"idle,omitempty"`  // seconds it may be idle; 0 is as it was started, below 0 for ever
 }
 
 // Lease is the right to one job. With no value it starts at v1.
@@ -88,6 +96,7 @@ type Report struct {
 type ReportReply struct {
 	Verdicts []string `json:"verdicts"`
 	Nodes    []string `json:"nodes"`
+	Orders
 }
 
 // Verdicts on a report.

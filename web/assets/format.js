@@ -60,3 +60,22 @@ export function about(s) {
 export function clock(at, seconds) {
   return at.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: seconds ? "2-digit" : undefined });
 }
+
+/** Dollars: whole micro-dollars, rounded once. @param {number} dollars */
+export function money(dollars) {
+  const micro = Math.round(dollars * 1e6);
+  if (micro === 0) return "$0";
+  if (micro < 1e3) return "under $0.001";
+  return "$" + (micro / 1e6).toFixed(micro < 1e6 ? 3 : 2);
+}
+
+/** A rate, to one decimal below 100. @param {number} n a second */
+export function rate(n) {
+  if (n > 0 && n < 0.05) return "under 0.1/s";
+  return short(n >= 100 ? Math.round(n) : Math.round(n * 10) / 10) + "/s";
+}
+
+/** @param {string} at an instant of the API */
+export function seconds(at) {
+  return Date.parse(at) / 1000;
+}

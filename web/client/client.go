@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"workmanager/jobs"
+	"workmanager/web/api"
 )
 
 // Client talks to one node, or to both of a pair. URLs is all it needs. It is
@@ -48,6 +49,9 @@ type Client struct {
 	// Worker, if given, is the worker this client stands for: Token is then one
 	// for enrolment, and is exchanged for credentials as they run out.
 	Worker string
+	// Instance, if given, is the instance of EC2 that Worker, of its name, runs on.
+	// It needs no Token: the nodes look at what it is.
+	Instance *api.EnrolInstanceRequest
 	// Rounds is how many times all the nodes are tried; 0 is DefaultRounds.
 	Rounds int
 	// WaitMin and WaitMax bound the wait between two rounds, which doubles
@@ -91,7 +95,7 @@ func (c *Client) init() {
 		}
 		for _, s := range c.URLs {
 			u, err := parseBase(s, c.CAFile != "")
-			if err == nil && c.Token != "" && u.Scheme == "http" && !loopback(u.Hostname()) {
+			if err == nil && c.secret() && u.Scheme == "http" && !loopback(u.Hostname()) {
 				err = jobs.Invalid("flag", "node", "value_error.url", "%q is not encrypted, and a token must not be sent so: use https", s)
 			}
 			if err != nil {

@@ -52,6 +52,12 @@ func (c *Client) Receipt(ctx context.Context, id jobs.ID) (receipt.Signed, error
 	return out, err
 }
 
+// Explain says why a job is where it is, and what it waits for.
+func (c *Client) Explain(ctx context.Context, id jobs.ID) (api.Explanation, error) {
+	out, _, err := get[api.Explanation](ctx, c, request{method: http.MethodGet, path: "/v1/jobs/" + id.String() + "/explain"})
+	return out, err
+}
+
 // Jobs returns a page of jobs.
 func (c *Client) Jobs(ctx context.Context, q jobs.ListQuery) (jobs.List, error) {
 	r := request{method: http.MethodGet, path: "/v1/jobs", query: pageQuery(q.After, q.Limit)}
@@ -166,7 +172,7 @@ func toView(j api.Job) (v jobs.View, err error) {
 	if j.Checkpoints > 0 && j.Checkpoints <= jobs.MaxKeep {
 		v.Keep = uint16(j.Checkpoints)
 	}
-	v.ResumedFrom = j.ResumedFrom
+	v.ResumedFrom, v.Owner = j.ResumedFrom, j.Owner
 	v.Err, v.Attempts, v.Worker, v.Home = j.Error, j.Attempts, j.Worker, j.Node
 	v.Pulled, v.Purged, v.CreatedAt = j.Pulled, j.Purged, j.CreatedAt
 	if j.FinishedAt != nil {

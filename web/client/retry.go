@@ -67,7 +67,7 @@ func (c *Client) do(ctx context.Context, r request) (http.Header, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, strings.Join(c.URLs, ", "), tidy(err))
 	case t.refusal != nil: // read by the handler
-		if c.Worker != "" && jobs.CodeOf(t.refusal) == jobs.CodeAuth {
+		if enrolling := r.path == enrolPath || r.path == enrolInstancePath; c.Worker != "" && !enrolling && jobs.CodeOf(t.refusal) == jobs.CodeAuth {
 			c.forget()
 		}
 		return nil, t.refusal

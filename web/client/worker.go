@@ -33,6 +33,9 @@ const (
 	// awayFor is for how long a node that failed is not asked for work that it may
 	// have besides the other's.
 	awayFor = 30 * time.Second
+	// orderTime is for how long what a node wants of the worker counts: longer than
+	// a worker is silent towards a node that it talks to.
+	orderTime = 30 * time.Second
 	// maxLearned bounds the nodes that others told of, maxGranters the boots
 	// whose node is known.
 	maxLearned, maxGranters = 4, 16
@@ -46,6 +49,13 @@ type pairState struct {
 	last    string               // the base that gave leases last
 	failed  map[string]time.Time // when, by base
 	granter map[jobs.ID]string   // the base, by the boot in its fences
+	orders  map[string]told      // what nodes want of the worker, by base
+}
+
+// told is what a node wants, and when it said so.
+type told struct {
+	jobs.Orders
+	at time.Time
 }
 
 // Lease returns leases within capacity, from the node that answers. It tries
@@ -61,6 +71,7 @@ func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacit
 	last := c.pair.last
 	c.pair.mu.Unlock()
 	var leases []jobs.Lease
+	var orders api.Orders
 	apart := false
 	from, err := c.ask(ctx, "/worker/lease", body, last, wait+leaseSlack, func(r io.Reader) error {
 		var out api.LeaseReply
@@ -74,12 +85,13 @@ func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacit
 			}
 		}
 		c.learn(out.Nodes)
-		apart = out.Apart
+		apart, orders = out.Apart, out.Orders
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	c.note(from, orders)
 	if apart && len(leases) == 0 {
 		from = c.beside(from)
 	}
@@ -159,7 +171,8 @@ func (c *Client) report(ctx context.Context, w jobs.Worker, batch []jobs.Report,
 	if err != nil {
 		return fmt.Errorf("report leases: %w", err)
 	}
-	_, err = c.ask(ctx, "/worker/report", body, at, reportTime, func(r io.Reader) error {
+	var orders api.Orders
+	from, err := c.ask(ctx, "/worker/report", body, at, reportTime, func(r io.Reader) error {
 		var out api.ReportReply
 		if err := json.NewDecoder(r).Decode(&out); err != nil {
 			return err
@@ -180,9 +193,68 @@ func (c *Client) report(ctx context.Context, w jobs.Worker, batch []jobs.Report,
 			}
 		}
 		c.learn(out.Nodes)
+		orders = out.Orders
 		return nil
 	})
+	if err == nil {
+		c.note(from, orders)
+	}
 	return err
+}
+
+// note keeps what a node wants of the worker.
+func (c *Client) note(base string, o api.Orders) {
+	t := told{Orders: jobs.Orders{Drain: o.Drain, Idle: jobs.IdleForEver}, at: time.Now()}
+	if o.Idle >= 0 {
+		t.Idle = time.Duration(min(o.Idle, maxIdle.Seconds()) * float64(time.Second))
+	}
+	p := &c.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for other, was := range p.orders {
+		if t.at.Sub(was.at) >= orderTime {
+			delete(p.orders, other)
+		}
+	}
+	if p.orders == nil {
+		p.orders = map[string]told{}
+	}
+	p.orders[base] = t
+}
+
+// maxIdle bounds what a node may say in seconds.
+const maxIdle = 1000 * time.Hour
+
+// Orders returns whether a node wants the worker to hand back and end, and how
+// long it may be idle, 0 being for ever, given how long that would be by itself:
+// as long as the node that allows more, of those that it talks to. See
+// worker.Director.
+func (c *Client) Orders(idle time.Duration) (drain bool, most time.Duration) {
+	now := time.Now()
+	p := &c.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	heard, forEver := false, false
+	for _, t := range p.orders {
+		if now.Sub(t.at) >= orderTime {
+			continue
+		}
+		heard = true
+		drain = drain || t.Drain
+		this := t.Idle
+		if this == 0 {
+			this = idle
+		}
+		forEver = forEver || this <= 0
+		most = max(most, this)
+	}
+	switch {
+	case !heard:
+		return false, idle
+	case forEver:
+		return drain, 0
+	}
+	return drain, most
 }
 
 // ask makes one call, to each node in turn until one has answered it: first
@@ -311,7 +383,7 @@ func (c *Client) learn(nodes []string) {
 	defer p.mu.Unlock()
 	for _, s := range nodes {
 		u, err := parseBase(s, c.CAFile != "")
-		if err != nil || c.Token != "" && u.Scheme == "http" && !loopback(u.Hostname()) {
+		if err != nil || c.secret() && u.Scheme == "http" && !loopback(u.Hostname()) {
 			continue // a node cannot know how we reach it; and no token is sent in the clear
 		}
 		same := func(other *url.URL) bool { return other.String() == u.String() }

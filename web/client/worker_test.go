@@ -359,3 +359,76 @@ func TestWorker_errors_come_back(t *testing.T) {
 		t.Errorf("Lease with a context that is done = %v", err)
 	}
 }
+
+// What nodes want of the worker comes with their answers: it drains if either
+// says so, and stays idle for as long as the one that allows more.
+func TestWorker_orders(t *testing.T) {
+	type said struct {
+		drain bool
+		idle  float64
+	}
+	const own = time.Minute
+	for name, c := range map[string]struct {
+		a, b  said
+		drain bool
+		idle  time.Duration
+	}{
+		"none":                {said{}, said{}, false, own},
+		"the larger":          {said{false, 15}, said{false, 90}, false, 90 * time.Second},
+		"less than its own":   {said{false, 15}, said{false, 20}, false, 20 * time.Second},
+		"one says nothing":    {said{false, 15}, said{}, false, own},
+		"for ever":            {said{false, -1}, said{false, 15}, false, 0},
+		"either may drain it": {said{}, said{drain: true}, true, own},
+		"absurd":              {said{false, 1e300}, said{}, false, 1000 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cl, n := newWorkerClient("a", "b")
+				if drain, idle := cl.Orders(own); drain || idle != own {
+					t.Errorf("before a node was asked: Orders() = %t, %v", drain, idle)
+				}
+				answer := func(s said) func(*http.Request, []byte) (int, any) {
+					return func(r *http.Request, _ []byte) (int, any) {
+						return 200, api.LeaseReply{Apart: true, Orders: api.Orders{Drain: s.drain, Idle: s.idle}}
+					}
+				}
+				n.set("a", answer(c.a))
+				n.set("b", answer(c.b))
+				ask := func() {
+					t.Helper()
+					if _, err := cl.Lease(t.Context(), someWorker, jobs.Capacity{Jobs: 1, Iterations: 1}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				ask()
+				ask()
+				if drain, idle := cl.Orders(own); drain != c.drain || idle != c.idle {
+					t.Errorf("Orders() = %t, %v, want %t, %v", drain, idle, c.drain, c.idle)
+				}
+				// What one said that is not heard any more counts no more.
+				n.set("a", nil)
+				time.Sleep(31 * time.Second)
+				n.set("b", answer(said{idle: 15}))
+				ask()
+				if drain, idle := cl.Orders(own); drain || idle != 15*time.Second {
+					t.Errorf("of the one node that is heard: Orders() = %t, %v, want 15 s", drain, idle)
+				}
+			})
+		})
+	}
+}
+
+func TestWorker_orders_with_reports(t *testing.T) {
+	c, n := newWorkerClient("a")
+	n.set("a", leaser(1))
+	l := mustLease(t, c)
+	n.set("a", func(*http.Request, []byte) (int, any) {
+		return 200, api.ReportReply{Verdicts: []string{api.VerdictKept}, Orders: api.Orders{Drain: true}}
+	})
+	if _, err := c.Report(t.Context(), someWorker, reportOn(l)); err != nil {
+		t.Fatal(err)
+	}
+	if drain, _ := c.Orders(0); !drain {
+		t.Error("the order that came with a report was not heard")
+	}
+}

@@ -6,14 +6,14 @@ import (
 	"workmanager/jobs"
 )
 
-// refusals count the errors that were answered, by their code: there are as many
+// errorCounts count the errors that were answered, by their code: there are as many
 // as package jobs has codes.
-type refusals struct {
+type errorCounts struct {
 	mu     sync.Mutex // guards byCode
 	byCode map[jobs.Code]int64
 }
 
-func (r *refusals) count(code jobs.Code) {
+func (r *errorCounts) count(code jobs.Code) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.byCode == nil {
@@ -23,7 +23,7 @@ func (r *refusals) count(code jobs.Code) {
 }
 
 // all returns the counts, never nil.
-func (r *refusals) all() map[string]int64 {
+func (r *errorCounts) all() map[string]int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := make(map[string]int64, len(r.byCode))

@@ -1,0 +1,176 @@
+// @ts-check
+// Submit: by drop, by paste, by the file chooser; what it takes before, and the
+// same for a shell.
+import { html, useEffect, useRef, useState } from "./lib/preact-htm.js";
+import { about, bytes, money, plural } from "./format.js";
+import { remember } from "./store.js";
+import { Card, Line, nodeFlag, quote } from "./parts.js";
+
+/** A whole number as the API takes it, NaN if it is none. @param {string} text */
+export function iterations(text) {
+  const plain = text.trim().replaceAll(/[_, ]/g, "");
+  const n = /^\d+$/.test(plain) ? Number(plain) : NaN;
+  return n >= 1 && n <= 2 ** 53 ? n : NaN;
+}
+
+/** What so many iterations take, in words. @param {any} s a Status @param {number} n */
+export function estimate(s, n) {
+  if (!s || !(n >= 1)) return "How many times SHA-512 is applied, 1 to 2^53.";
+  if (n === 1) return "Done at once: the node hashes the data as it comes in.";
+  let lanes = 0, sum = 0;
+  for (const w of s.workers_list) {
+    if (w.rate > 0) {
+      lanes += w.cores * Math.max(w.lanes ?? 1, 1);
+      sum += w.rate;
+    }
+  }
+  if (!lanes && !s.Workers) return "No worker is connected: the job would wait.";
+  const words = [];
+  if (lanes) words.push(sentence(about(n / (sum / lanes)) + " of computing: one chain, one lane"));
+  if (s.queued > 0 && s.forecast.left_seconds) words.push(`${plural(s.queued, "job")} queued before it, clear in ${roughly(s.forecast.left_seconds)}.`);
+  const f = s.fleet;
+  if (f.kind !== "none") {
+    const power = f.instances.reduce((/** @type {number} */ t, /** @type {any} */ i) => t + (i.price_per_hour != null ? i.rate : 0), 0);
+    const price = f.instances.reduce((/** @type {number} */ t, /** @type {any} */ i) => t + (i.price_per_hour != null && i.rate > 0 ? i.price_per_hour : 0), 0);
+    words.push(power > 0 ? `Cost ${money(n / power / 3600 * price)} at list prices.` : "Cost n/a: no instance works yet.");
+  } else {
+    words.push("No cost: no fleet.");
+  }
+  return words.join(" ");
+}
+
+/** @param {number} s seconds */
+function roughly(s) {
+  return (s < 1 ? "" : "about ") + about(s);
+}
+
+/** @param {string} words that may begin with "under" */
+function sentence(words) {
+  return (words.startsWith("under") ? "U" + words.slice(1) : "About " + words) + ".";
+}
+
+/** A name for this submit, so that a repeat cannot make a second job. */
+function newKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+}
+
+/** Sends the file and tells of its progress; fetch tells nothing of that.
+ * @param {File} file @param {number} n @param {(part: number) => void} progress @returns {Promise<string>} the job's ID */
+function send(file, n, progress) {
+  return new Promise((done, failed) => {
+    const form = new FormData();
+    form.append("data", file);
+    const req = new XMLHttpRequest();
+    req.open("PUT", "/enqueue?iterations=" + n);
+    req.setRequestHeader("Idempotency-Key", newKey());
+    req.upload.addEventListener("progress", (p) => progress(p.lengthComputable ? p.loaded / p.total : 0));
+    req.addEventListener("loadend", () => {
+      let answer = null;
+      try {
+        answer = JSON.parse(req.responseText);
+      } catch {
+        // Said below.
+      }
+      if (req.status === 200 && answer) done(answer["Work ID"]);
+      else failed(new Error(answer?.detail ?? (req.status ? `The node answered ${req.status} ${req.statusText}.` : "The node did not answer.")));
+    });
+    req.send(form);
+  });
+}
+
+/** The same request for a shell. @param {string} how @param {string} name @param {number} n */
+function shell(how, name, n) {
+  const file = quote(name || "FILE"), count = String(n >= 1 ? n : 1000000);
+  if (how === "curl") {
+    const token = location.protocol === "https:" ? '--cacert "$WORKMANAGER_CA" -H "Authorization: Bearer $WORKMANAGER_TOKEN" ' : "";
+    return `curl ${token}-T ${file} '${location.origin}/enqueue?iterations=${count}'`;
+  }
+  return `workmanager enqueue ${file} -n ${count} --wait${nodeFlag()}`;
+}
+
+export function Submit({ s }) {
+  const [file, setFile] = useState(/** @type {File|null} */ (null));
+  const [text, setText] = useState("1000000");
+  const [over, setOver] = useState(false);
+  const [error, setError] = useState("");
+  const [sent, setSent] = useState("");
+  const [part, setPart] = useState(-1);
+  const [how, setHow] = useState("cli");
+  const input = useRef(/** @type {HTMLInputElement|null} */ (null));
+  const n = iterations(text);
+
+  const choose = (/** @type {File|null|undefined} */ f) => {
+    setOver(false);
+    if (!f) return;
+    setFile(f);
+    setError("");
+    setSent("");
+  };
+  useEffect(() => { // what is pasted anywhere but into a field
+    const paste = (/** @type {ClipboardEvent} */ e) => {
+      if (e.target instanceof Element && e.target.closest("input, textarea, dialog")) return;
+      const data = e.clipboardData;
+      if (!data) return;
+      const words = data.getData("text/plain");
+      const f = data.files[0] ?? (words ? new File([words], "pasted.txt", { type: "text/plain" }) : null);
+      if (!f) return;
+      e.preventDefault();
+      choose(f);
+    };
+    document.addEventListener("paste", paste);
+    return () => document.removeEventListener("paste", paste);
+  }, []);
+
+  const submit = async (/** @type {Event} */ e) => {
+    e.preventDefault();
+    if (!file) return setError("Choose a file first: drop it, paste it, or use the button.");
+    if (!(n >= 1)) return setError(`${JSON.stringify(text)} is no whole number from 1 to 9007199254740992 (2^53).`);
+    setError("");
+    setSent("");
+    setPart(0);
+    try {
+      const id = await send(file, n, setPart);
+      setSent(id);
+      remember(id);
+    } catch (err) {
+      setError(err instanceof Error ? err.message : String(err));
+    }
+    setPart(-1);
+  };
+  const drag = (/** @type {DragEvent} */ e) => {
+    e.preventDefault();
+    setOver(true);
+  };
+  const drop = (/** @type {DragEvent} */ e) => {
+    e.preventDefault();
+    choose(e.dataTransfer?.files[0]);
+  };
+  return html`<${Card} id="submit" title="Submit a job">
+    <form onSubmit=${submit} novalidate>
+      <div class=${"drop" + (over ? " over" : "")} id="drop" onDragEnter=${drag} onDragOver=${drag} onDragLeave=${() => setOver(false)} onDrop=${drop}>
+        <input type="file" id="file" class="hidden" ref=${input} aria-describedby="file-hint" onChange=${(/** @type {any} */ e) => choose(e.target.files[0])} />
+        <label for="file" class="button">Choose a file</label>
+        <span id="file-name">${file ? html`<strong>${file.name}</strong>, ${bytes(file.size)}` : "or drop one here, or paste text"}</span>
+      </div>
+      <p class="hint" id="file-hint">Any bytes. They are hashed as they arrive and never stored.</p>
+      <div class="field">
+        <label for="iterations">Iterations</label>
+        <div class="row">
+          <input type="text" id="iterations" inputmode="numeric" autocomplete="off" value=${text} aria-describedby="estimate" onInput=${(/** @type {any} */ e) => setText(e.target.value)} />
+          <button type="submit" class="primary" id="enqueue" disabled=${part >= 0}>Enqueue</button>
+        </div>
+        <p class="hint" id="estimate">${estimate(s, n)}</p>
+      </div>
+      ${part >= 0 && file && file.size > 1 << 20 ? html`<progress max="1" value=${part} aria-label="Upload" />` : null}
+      <p class="error" id="submit-error" role="alert">${error && "■ " + error}</p>
+      <p class="good" id="submit-sent" role="status">${sent && html`● Accepted: <a href=${"#/job/" + sent}><code>${sent}</code></a>`}</p>
+    </form>
+    <div class="same">
+      <div class="group" role="group" aria-label="The same from a shell">
+        <button type="button" class="small" aria-pressed=${how === "cli"} onClick=${() => setHow("cli")}>Command line</button>
+        <button type="button" class="small" aria-pressed=${how === "curl"} onClick=${() => setHow("curl")}>curl</button>
+      </div>
+      <${Line} text=${shell(how, file?.name ?? "", n)} what="the same from a shell" />
+    </div>
+  <//>`;
+}
