@@ -176,6 +176,11 @@ func (p Pace) shortIdle() time.Duration { return cmp.Or(p.ShortIdle, shortIdle) 
 func (p Pace) lead() time.Duration      { return cmp.Or(p.Lead, leadTime) }
 func (p Pace) longIdle() time.Duration  { return cmp.Or(p.LongIdle, longIdle) }
 
+// DefaultPace returns what the zero Pace stands for.
+func DefaultPace() Pace {
+	return Pace{Interval: Interval, Least: minAge, Hold: holdTime, ShortIdle: shortIdle, LongIdle: longIdle, Lead: leadTime}
+}
+
 // DefaultConfig returns the settings that simulation chose.
 func DefaultConfig() Config {
 	return Config{

@@ -40,6 +40,10 @@ type Fleet struct {
 	// Nodes are the URLs at which instances reach the nodes of the pair: the same
 	// at both, or their launches differ; none: where the two advertise their APIs.
 	Nodes []string
+
+	// Hurry is for tests: the times that instances cost are divided by it, 0 being
+	// 1. Both nodes need the same.
+	Hurry float64
 }
 
 // on reports whether there is a fleet.
@@ -130,6 +134,14 @@ func (f Fleet) plan(cluster string) (ec2.Config, error) {
 	}
 	if f.Kind != FleetEC2 {
 		return cfg, nil
+	}
+	if f.Hurry > 0 {
+		quick := func(d time.Duration) time.Duration { return time.Duration(float64(d) / f.Hurry) }
+		cfg.Boot, cfg.BootLeast, cfg.BootMost = quick(cfg.Boot), quick(cfg.BootLeast), quick(cfg.BootMost)
+		cfg.Pace = ec2.DefaultPace()
+		for _, d := range []*time.Duration{&cfg.Interval, &cfg.Least, &cfg.Hold, &cfg.ShortIdle, &cfg.LongIdle, &cfg.Lead} {
+			*d = quick(*d)
+		}
 	}
 	cfg.Types = f.Types
 	for _, s := range f.Subnets {

@@ -98,7 +98,7 @@ func (p *program) worker(c *cli.Context) error {
 	if !c.Bool("ec2") {
 		return p.compute(ctx, log, cfg, cl)
 	}
-	err = p.compute(ctx, log, cfg, &refusable{Source: cl, now: time.Now, end: end})
+	err = p.compute(ctx, log, cfg, &refusable{directed: cl, now: time.Now, end: end})
 	if cause := context.Cause(ctx); err == nil && c.Context.Err() == nil && jobs.CodeOf(cause) != jobs.CodeInternal {
 		return cause // nil if it was not the reason
 	}
