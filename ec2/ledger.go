@@ -33,8 +33,19 @@ func (m mark) next() int { return int(m>>1) + int(m&1) }
 type ledger struct {
 	cfg   Config
 	slots []slot
-	aside map[Offer]aside
+	aside map[Offer]aside // by pool
 }
+
+// pool is what runs out as one: a type in a zone, whatever its subnet.
+func pool(o Offer) Offer {
+	if o.Zone != "" {
+		o.Subnet = ""
+	}
+	return o
+}
+
+// isAside reports whether an offer is left alone.
+func (l *ledger) isAside(now time.Time, o Offer) bool { return now.Before(l.aside[pool(o)].until) }
 
 type slot struct {
 	mark       mark
@@ -71,7 +82,7 @@ func (l *ledger) free(now time.Time) []Slot {
 	var out []Slot
 	for k := range l.slots {
 		s, o := &l.slots[k], l.cfg.Offer(k)
-		if now.Before(s.takenUntil) || now.Before(l.aside[o].until) {
+		if now.Before(s.takenUntil) || l.isAside(now, o) {
 			continue
 		}
 		out = append(out, Slot{Slot: k, Gen: s.mark.next(), Offer: o})
@@ -81,7 +92,7 @@ func (l *ledger) free(now time.Time) []Slot {
 
 // setAside leaves an offer alone for a while, the longer the more often that happens.
 func (l *ledger) setAside(now time.Time, o Offer, why string) time.Duration {
-	a := l.aside[o]
+	a := l.aside[pool(o)]
 	switch {
 	case a.pause == 0 || now.Sub(a.last) > asideMemory:
 		a.pause = asideLeast
@@ -90,7 +101,7 @@ func (l *ledger) setAside(now time.Time, o Offer, why string) time.Duration {
 		a.pause = min(2*a.pause, asideMost)
 	}
 	a.last, a.until, a.why = now, now.Add(a.pause), why
-	l.aside[o] = a
+	l.aside[pool(o)] = a
 	return a.pause
 }
 
@@ -98,7 +109,7 @@ func (l *ledger) setAside(now time.Time, o Offer, why string) time.Duration {
 func (l *ledger) noSpot(now time.Time, why string) {
 	for k := range l.slots {
 		if o := l.cfg.Offer(k); o.Spot {
-			l.aside[o] = aside{until: now.Add(retiredTime), last: now, pause: asideMost, why: why}
+			l.aside[pool(o)] = aside{until: now.Add(retiredTime), last: now, pause: asideMost, why: why}
 		}
 	}
 }
@@ -121,7 +132,7 @@ func (l *ledger) asides(now time.Time) []string {
 	var out []string
 	told := map[Offer]bool{}
 	for k := range l.slots {
-		o := l.cfg.Offer(k)
+		o := pool(l.cfg.Offer(k))
 		if a := l.aside[o]; now.Before(a.until) && !told[o] {
 			told[o] = true
 			out = append(out, fmt.Sprintf("%s is set aside until %s: %s", o, a.until.UTC().Format(time.TimeOnly), a.why))

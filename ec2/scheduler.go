@@ -86,6 +86,7 @@ type Scheduler struct {
 	lookedAt  time.Time
 	stranger  bool // somebody asked for an instance that is not known
 	launches  []time.Time
+	bill      bill
 	// launchCount and refusalCount are since the start.
 	launchCount, refusalCount int64
 	unseen                    int
@@ -347,6 +348,7 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 		m.Instance, m.seenAt, m.untilSeen = i, now, now.Add(unseenTime)
 		if !was && i.State.Dead() {
 			m.endedAt = now
+			s.bill.add(now, i.ID, s.cost(now, m))
 			if known && s.leading {
 				s.died(now, m)
 			}
@@ -387,6 +389,7 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 	}
 	for id, m := range s.machines {
 		if now.Sub(m.seenAt) > forgetTime {
+			s.bill.add(now, id, s.cost(now, m)) // if its end was not seen
 			delete(s.machines, id)
 		}
 	}
@@ -473,32 +476,6 @@ func (s *Scheduler) input(now time.Time, d Demand) Input {
 		in.Price = s.price(in.Slots[0].Offer)
 	}
 	return in
-}
-
-// spent returns the dollars of this UTC day, of instances whose price is known.
-func (s *Scheduler) spent(now time.Time) float64 {
-	var sum float64
-	midnight := now.UTC().Truncate(24 * time.Hour)
-	for _, m := range s.machines {
-		end := now
-		switch {
-		case m.dead():
-			end = m.endedAt
-		case !now.Before(m.untilSeen):
-			end = m.seenAt
-		}
-		if m.LaunchedAt.IsZero() || end.Before(midnight) {
-			continue
-		}
-		ran := end.Sub(m.LaunchedAt)
-		if m.LaunchedAt.Before(midnight) {
-			ran = end.Sub(midnight)
-		} else {
-			ran = max(ran, s.cfg.least())
-		}
-		sum += m.price * ran.Hours()
-	}
-	return sum
 }
 
 // because adds to a reason what has been set aside, where that matters.
@@ -597,7 +574,7 @@ func (s *Scheduler) fill(ctx context.Context, now time.Time, d Decision, slots [
 		x := slots[0]
 		slots = slots[1:]
 		s.mu.Lock()
-		gone := now.Before(s.ledger.aside[x.Offer].until) // since it was picked
+		gone := s.ledger.isAside(now, x.Offer) // since it was picked
 		s.mu.Unlock()
 		if gone {
 			continue
@@ -674,7 +651,7 @@ func (s *Scheduler) launched(now time.Time, x Slot, i Instance, err error, d Dec
 		pause := s.ledger.mismatch(now, x.Slot)
 		return at + "; the slot is set aside for " + pause.String(), false
 	case Quota:
-		s.mostNow, s.mostUntil = s.alive(), now.Add(quotaTime)
+		s.mostNow, s.mostUntil = s.alive(now), now.Add(quotaTime)
 		return at + fmt.Sprintf("; at most %d workers for %s", max(s.mostNow, 1), quotaTime), false
 	case Throttled:
 		s.throttle = min(max(2*s.throttle, throttleLeast), throttleMost)
@@ -688,10 +665,10 @@ func (s *Scheduler) launched(now time.Time, x Slot, i Instance, err error, d Dec
 }
 
 // alive returns how many instances may be alive.
-func (s *Scheduler) alive() int {
+func (s *Scheduler) alive(now time.Time) int {
 	n := 0
 	for _, m := range s.machines {
-		if !m.dead() {
+		if !m.dead() && now.Before(m.untilSeen) {
 			n++
 		}
 	}

@@ -192,6 +192,7 @@ type memory struct {
 	Boot   time.Duration `json:"boot"`
 	Lanes  float64       `json:"lanes"`
 	Rate   float64       `json:"rate"`
+	Bill   *savedBill    `json:"bill,omitempty"`
 }
 
 // Save returns what is to be remembered over a restart, as JSON. It is the same
@@ -199,7 +200,7 @@ type memory struct {
 func (s *Scheduler) Save() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := memory{Pauses: s.pauses, Boot: s.boot.Round(time.Second), Lanes: s.lanes, Rate: round2(s.rate)}
+	m := memory{Pauses: s.pauses, Boot: s.boot.Round(time.Second), Lanes: s.lanes, Rate: round2(s.rate), Bill: s.bill.save()}
 	for k := range s.ledger.slots {
 		m.Marks = append(m.Marks, s.ledger.slots[k].mark)
 	}
@@ -234,6 +235,7 @@ func (s *Scheduler) Restore(b []byte) error {
 		s.ledger.raise(k, mark)
 	}
 	s.pauses = max(s.pauses, m.Pauses)
+	s.bill.restore(m.Bill)
 	for _, text := range m.Asked {
 		id, do, _ := strings.Cut(text, " ")
 		if v := Verb(do); v == Drain || v == Terminate {

@@ -1,0 +1,107 @@
+package ec2
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// billMemory is how long it is remembered that an instance stands in the bill:
+// longer than EC2 shows one that has ended.
+const billMemory = 3 * time.Hour
+
+// bill is what instances that are no more have cost on one UTC day. A scheduler
+// forgets an instance two hours behind its end, and its node may start anew: the
+// budget is for the day all the same.
+type bill struct {
+	day     time.Time
+	dollars float64
+	in      map[string]time.Time // instances that stand in it, since when
+}
+
+// add enters an instance, once.
+func (b *bill) add(now time.Time, id string, dollars float64) {
+	b.turn(now)
+	if _, twice := b.in[id]; twice {
+		return
+	}
+	if b.in == nil {
+		b.in = map[string]time.Time{}
+	}
+	b.in[id], b.dollars = now, b.dollars+dollars
+}
+
+// turn begins a new day if it is one, and forgets who need not be known.
+func (b *bill) turn(now time.Time) {
+	if day := dayOf(now); day.After(b.day) { // a clock that went back is not followed
+		b.day, b.dollars = day, 0
+	}
+	for id, at := range b.in {
+		switch {
+		case at.IsZero(): // restored
+			b.in[id] = now
+		case now.Sub(at) > billMemory:
+			delete(b.in, id)
+		}
+	}
+}
+
+func dayOf(now time.Time) time.Time { return now.UTC().Truncate(24 * time.Hour) }
+
+// savedBill is a bill as it is kept over a restart.
+type savedBill struct {
+	Day       time.Time `json:"day"`
+	Dollars   float64   `json:"dollars"`
+	Instances []string  `json:"instances,omitempty"`
+}
+
+func (b *bill) save() *savedBill {
+	if b.day.IsZero() {
+		return nil
+	}
+	return &savedBill{Day: b.day, Dollars: b.dollars, Instances: slices.Sorted(maps.Keys(b.in))}
+}
+
+func (b *bill) restore(s *savedBill) {
+	if s == nil || !(s.Dollars >= 0) {
+		return
+	}
+	b.day, b.dollars, b.in = dayOf(s.Day), s.Dollars, map[string]time.Time{}
+	for _, id := range s.Instances {
+		b.in[id] = time.Time{}
+	}
+}
+
+// cost returns what an instance has cost this UTC day, until so far, as far as
+// its price is known.
+func (s *Scheduler) cost(now time.Time, m *machine) float64 {
+	end, midnight := now, dayOf(now)
+	switch {
+	case m.dead():
+		end = m.endedAt
+	case !now.Before(m.untilSeen):
+		end = m.seenAt
+	}
+	if m.LaunchedAt.IsZero() || end.Before(midnight) {
+		return 0
+	}
+	ran := end.Sub(m.LaunchedAt)
+	if m.LaunchedAt.Before(midnight) {
+		ran = end.Sub(midnight)
+	} else {
+		ran = max(ran, s.cfg.least())
+	}
+	return m.price * ran.Hours()
+}
+
+// spent returns the dollars of this UTC day, of instances whose price is known.
+func (s *Scheduler) spent(now time.Time) float64 {
+	s.bill.turn(now)
+	sum := s.bill.dollars
+	for id, m := range s.machines {
+		if _, billed := s.bill.in[id]; !billed {
+			sum += s.cost(now, m)
+		}
+	}
+	return sum
+}
