@@ -165,7 +165,7 @@ n=0 pids=
 				fmt.Fprintf(&b, "serve %s\n", shellWord(line))
 				continue
 			}
-			fmt.Fprintln(&b, line)
+			fmt.Fprintln(&b, strings.Replace(line, " NAME ", " $(workmanager fleet ls -o json | jq -r '.instances[0].id') ", 1)) // a worker's
 		}
 	}
 	return b.String()
