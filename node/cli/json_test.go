@@ -155,6 +155,12 @@ func TestEveryCommandAsJSON(t *testing.T) {
 	if out, _, code := run("init --out keys --renew"); code != 0 || !strings.Contains(out, `"renewed"`) {
 		t.Errorf("init --renew: %d, %q", code, out)
 	}
+	if err := os.Mkdir(filepath.Join(dir, "backups"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, code := run("backup --data-dir data --out backups --keep 1"); code != 0 || !strings.Contains(out, "backups/workmanager-a-") {
+		t.Errorf("backup into a folder: %d, %q %q", code, out, errs)
+	}
 	if out, _, code := run("verify --receipt receipt"); code != 0 {
 		t.Errorf("verify --receipt: %d, %q", code, out)
 	} else if _, ok := document(out); !ok {
