@@ -331,6 +331,9 @@ func KeepBackups(folder string, keep int, now time.Time) (deleted []string, err 
 
 // NodeOf returns the name of the node whose database is in dir.
 func NodeOf(ctx context.Context, dir string) (name string, err error) {
+	if err := processOnce(); err != nil {
+		return "", err
+	}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: filepath.Join(dir, fileName)}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
 	if err == nil {
 		err = db.QueryRowContext(ctx, "SELECT v FROM meta WHERE k = 'node'").Scan(&name)

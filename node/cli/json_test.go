@@ -115,6 +115,7 @@ func TestEveryCommandAsJSON(t *testing.T) {
 		"token": {"nothing", exitUsage}, "token create": {"--keys keys --name x", 0}, "token ls": {"--keys keys", 0}, "token revoke": {"--keys keys nosuch", exitNotFound},
 		"bench": {"nothing", exitUsage}, "bench hash": {"--repetitions 1", 0}, "bench queue": {"--only idle --jobs 100 --waiting 0 --lasting 100ms", 0},
 		"demo": {"--jobs 19", exitUsage}, "simulate": {"--runs 2 --steps 50", 0}, "simulate fleet": {"--drain-time 0s", exitUsage},
+		"backup": {"--data-dir data --out copy", 0}, "backup verify": {"copy", 0}, "restore": {"copy --data-dir restored", 0},
 		"doctor": {"", 0}, "help": {"examples", 0}, "version": {"", 0},
 		"completion": {"nothing", exitUsage}, "completion bash": {"", 0}, "completion zsh": {"", 0}, "completion fish": {"", 0}, "completion powershell": {"", 0},
 	}
