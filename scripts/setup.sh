@@ -741,7 +741,7 @@ ask() {
 	on=$1
 	token=$state/keys/$2.token
 	shift 2
-	cat "$token" - | remote "$on" "IFS= read -r WORKMANAGER_TOKEN && export WORKMANAGER_TOKEN && sudo --preserve-env=WORKMANAGER_TOKEN /opt/workmanager/workmanager $* --node https://$(of "$on" 4):$api --ca /etc/workmanager/keys/ca.crt" 2>"$tmp/err"
+	cat "$token" - | remote "$on" "IFS= read -r WORKMANAGER_TOKEN && export WORKMANAGER_TOKEN && sudo --preserve-env=WORKMANAGER_TOKEN /usr/local/bin/workmanager $* --node https://$(of "$on" 4):$api --ca /etc/workmanager/keys/ca.crt" 2>"$tmp/err"
 }
 
 deliver() {
@@ -784,7 +784,7 @@ pack() {
 	config "$1" "$peer" >"$dir/node.env"
 	cp "$state/bin/workmanager-linux-$node_arch" "$dir/workmanager"
 	[ "$node_arch" = "$worker_arch" ] || cp "$state/bin/workmanager-linux-$worker_arch" "$dir/"
-	cp "$parts/workmanager.service" "$state/keys/$1"/* "$dir/"
+	cp "$here/workmanager.service" "$parts/workmanager-backup.service" "$parts/workmanager-backup.timer" "$state/keys/$1"/* "$dir/"
 	(cd "$dir" && sha256sum -- * | sed 's/  / /') >"$tmp/manifest.$1"
 }
 
@@ -859,6 +859,7 @@ done_in() {
 	[ -n "$allow" ] || say "             (open to nobody so far: scripts/setup.sh --state $state --allow-cidr A.B.C.D/32)"
 	say "  Token      in $state/client.env (0600); for the fleet: $state/operator.env"
 	say "  Try        set -a; . $state/client.env; set +a; $program_here enqueue README.md -n 1000000 --wait"
+	say "  Backups    daily on each node in /var/backups/workmanager, seven kept"
 	say "  Running    $(money)"
 	say "  Stop paying:  scripts/teardown.sh --state $state"
 }

@@ -21,5 +21,6 @@
 //	WORKMANAGER_E2E_PAIR_ROUNDS=3 rounds of the pair's kill loops
 //	WORKMANAGER_E2E_TAKEOVERS=4   rounds of the take-over test
 //	WORKMANAGER_E2E_LONG=1        refills at full length
+//	WORKMANAGER_E2E_DEPLOY=1      setup.sh and teardown.sh are killed after every call, not some
 //	WORKMANAGER_E2E_MUTED=1       nodes whose gossip is silent once they have met
 package e2e

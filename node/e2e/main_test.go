@@ -19,6 +19,9 @@ var binary string
 var raced = os.Getenv("WORKMANAGER_E2E_RACE") == "1"
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "aws" { // see deploy_aws_test.go
+		os.Exit(awsCLI())
+	}
 	os.Exit(run(m))
 }
 

@@ -10,6 +10,7 @@ umask 077
 main() {
 	from=$1
 	root=${WORKMANAGER_PREFIX:-}
+	bin=$root/usr/local/bin
 	opt=$root/opt/workmanager
 	etc=$root/etc/workmanager
 	units=$root/etc/systemd/system
@@ -17,9 +18,9 @@ main() {
 
 	id workmanager >/dev/null 2>&1 ||
 		useradd --system --user-group --home-dir /var/lib/workmanager --no-create-home --shell /usr/sbin/nologin workmanager
-	install -d -m 0755 "$opt" "$opt/binaries" "$units"
+	install -d -m 0755 "$bin" "$opt" "$opt/binaries" "$units"
 	install -d -m 0750 -o root -g workmanager "$etc"
-	install -d -m 0700 -o workmanager -g workmanager "$etc/keys"
+	install -d -m 0700 -o workmanager -g workmanager "$etc/keys" "$root/var/backups/workmanager"
 
 	while read -r sum name; do
 		[ -e "$from/$name" ] || continue # it is in its place already
@@ -32,7 +33,7 @@ main() {
 	while read -r sum name; do
 		[ -e "$from/$name" ] || continue
 		case $name in
-		workmanager) put 0755 root root "$opt/$name" restart ;;
+		workmanager) put 0755 root root "$bin/$name" restart ;;
 		workmanager-linux-*) put 0755 root root "$opt/binaries/$name" restart ;;
 		node.env) put 0640 root workmanager "$etc/$name" restart ;;
 		workmanager.service) put 0644 root root "$units/$name" restart ;;
@@ -46,7 +47,8 @@ main() {
 	done <"$from/manifest"
 
 	systemctl daemon-reload
-	systemctl enable --quiet workmanager.service
+	systemctl enable --quiet workmanager.service workmanager-backup.timer
+	systemctl start workmanager-backup.timer
 	if [ -n "$restart" ]; then
 		systemctl restart workmanager.service
 		echo changed
