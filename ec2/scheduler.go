@@ -162,9 +162,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-s.wake:
-			if soon := time.Now().Add(wakeTime); soon.Before(next) {
+			if soon := time.Now().Add(s.cfg.hasten(wakeTime)); soon.Before(next) {
 				next = soon
-				timer.Reset(wakeTime)
+				timer.Reset(s.cfg.hasten(wakeTime))
 			}
 			continue
 		case now := <-timer.C:
@@ -205,7 +205,7 @@ func (s *Scheduler) Step(ctx context.Context, now time.Time) error {
 	s.arrive(now, demand)
 	s.direct = demand.Workers // also where this node does not lead: the other one hears of them
 	since := now.Sub(s.lookedAt)
-	look := leads || since >= followInterval || s.stranger && since >= s.cfg.interval()
+	look := leads || since >= s.cfg.hasten(followInterval) || s.stranger && since >= s.cfg.interval()
 	theirs := s.theirs
 	s.mu.Unlock()
 	if !leads {
@@ -345,7 +345,7 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 			continue // an old answer: no way leads back
 		}
 		i.LaunchedAt = m.bornAt
-		m.Instance, m.seenAt, m.untilSeen = i, now, now.Add(unseenTime)
+		m.Instance, m.seenAt, m.untilSeen = i, now, now.Add(s.cfg.hasten(unseenTime))
 		if !was && i.State.Dead() {
 			m.endedAt = now
 			s.bill.add(now, i.ID, s.cost(now, m))
@@ -621,14 +621,14 @@ func (s *Scheduler) launched(now time.Time, x Slot, i Instance, err error, d Dec
 			s.ledger.raise(x.Slot, markOf(x.Gen, true))
 			return at + i.ID + " was seen to end; the next generation is asked for", false
 		} else if m != nil {
-			m.untilSeen = now.Add(unseenTime)
+			m.untilSeen = now.Add(s.cfg.hasten(unseenTime))
 			return at + i.ID + " is there already", false
 		}
 		s.launches = append(s.launches, now)
 		s.launchCount++
 		i.Slot, i.Gen, i.Offer = x.Slot, x.Gen, x.Offer
 		i.LaunchedAt = now
-		s.machines[i.ID] = &machine{Instance: i, bornAt: now, seenAt: now, untilSeen: now.Add(unseenTime), price: s.price(x.Offer)}
+		s.machines[i.ID] = &machine{Instance: i, bornAt: now, seenAt: now, untilSeen: now.Add(s.cfg.hasten(unseenTime)), price: s.price(x.Offer)}
 		s.p.Log.Info("fleet launch", "instance", i.ID, "slot", x.Slot, "gen", x.Gen, "type", x.Type, "zone", x.Zone, "spot", x.Spot)
 		return at + i.ID, false
 	case !errors.As(err, &no):

@@ -40,6 +40,8 @@ type Fleet struct {
 	// Nodes are the URLs at which instances reach the nodes of the pair: the same
 	// at both, or their launches differ; none: where the two advertise their APIs.
 	Nodes []string
+	// Hurry is for tests: times of the fleet's policy are divided by it; 0 is 1.
+	Hurry float64
 }
 
 // on reports whether there is a fleet.
@@ -125,6 +127,12 @@ func (f Fleet) plan(cluster string) (ec2.Config, error) {
 			cfg.LaunchesPerHour = 3600
 		}
 	}
+	if f.Hurry > 1 {
+		cfg.Hurry = f.Hurry
+		for _, d := range []*time.Duration{&cfg.Drain, &cfg.Boot, &cfg.BootLeast, &cfg.BootMost} {
+			*d = f.hasten(*d)
+		}
+	}
 	if f.Drain != 0 {
 		cfg.Drain = f.Drain
 	}
@@ -139,6 +147,14 @@ func (f Fleet) plan(cluster string) (ec2.Config, error) {
 	var err error
 	cfg.Prices, err = prices(f.Prices)
 	return cfg, err
+}
+
+// hasten is a time of the fleet for a test that cannot wait for it.
+func (f Fleet) hasten(d time.Duration) time.Duration {
+	if f.Hurry > 1 {
+		return time.Duration(float64(d) / f.Hurry)
+	}
+	return d
 }
 
 // processRate is what one process is taken to do, iterations a second, until one
