@@ -74,7 +74,7 @@ func (c *ec2Cloud) begin(ctx context.Context) (ec2.Config, ec2.Parts, error) {
 		return fail(err)
 	}
 	cfg.Subnets = place.Subnets
-	config.Image, config.SecurityGroup, config.RootDevice = place.Image, place.SecurityGroup, place.RootDevice
+	config.Image, config.SecurityGroup, config.RootDevice, config.RootGiB = place.Image, place.SecurityGroup, place.RootDevice, place.RootGiB
 	aws, err := ec2.NewAWS(ctx, config)
 	if err != nil {
 		return fail(err)
