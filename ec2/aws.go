@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -63,6 +64,9 @@ func NewAWS(ctx context.Context, cfg AWSConfig) (*AWS, error) {
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }))
 	if err != nil {
 		return nil, fmt.Errorf("find out how to reach AWS; AWS_REGION is needed where this is no instance: %w", err)
+	}
+	if c.HTTPClient == nil { // then it would be the client's own, which has none yet where it is wrapped
+		c.HTTPClient = awshttp.NewBuildableClient()
 	}
 	return &AWS{cfg: cfg, client: ec2.NewFromConfig(c, func(o *ec2.Options) { o.HTTPClient = wholeBody{c.HTTPClient} })}, nil
 }

@@ -98,18 +98,21 @@ func (j Job) Advance(p Progress) (Job, bool) {
 	return j, true
 }
 
-// TakeBack takes an open job back to a place that is trusted, because its
-// checkpoint, or a kept one, is not: v1 if to.Done is 1. Kept checkpoints beyond
-// it go, and rows that do not know of it yet cannot bring any of that back (J8).
+// TakeBack takes an open job back to a place that is trusted, because what was
+// reported beyond it is not: v1 if to.Done is 1. A checkpoint or kept ones beyond
+// it go, and no row or report from before can bring any of that back (J8).
 // seen is the restarts of the row that proved wrong: one that was taken back
 // since stays as it is.
 func (j Job) TakeBack(to Progress, seen uint32) (Job, bool) {
-	if j.Ended() || j.Restarts != seen || j.Restarts == math.MaxUint32 || to.Done < 1 || to.Done > j.Start().Done || to.Done == 1 && to.Value != j.V1 {
+	if j.Ended() || j.Restarts != seen || j.Restarts == math.MaxUint32 || to.Done < 1 || to.Done >= j.Iterations || to.Done == 1 && to.Value != j.V1 {
 		return j, false
 	}
 	j.Restarts++
-	if j.Checkpoint = to; to.Done == 1 {
+	switch {
+	case to.Done == 1:
 		j.Checkpoint = Progress{}
+	case to.Done <= j.Start().Done:
+		j.Checkpoint = to
 	}
 	j.Rungs = j.Rungs.First(RungsBy(j.Iterations, int(j.Keep), to.Done))
 	return j, true

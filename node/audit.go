@@ -211,13 +211,8 @@ const maxSaid = 64
 // than the one here. It does not block.
 func (a *auditor) disagree(here, came, merged jobs.Job) {
 	id := merged.ID
-	if !merged.Ended() {
+	if !merged.Ended() { // its row is taken back, and the table is told when that is committed
 		a.noteAlarm(id, "two values at one checkpoint: it begins again from v1")
-		a.q.mu.Lock()
-		defer a.q.mu.Unlock()
-		if a.q.table.Restart(id, merged.Checkpoint.Done) {
-			a.q.available(1)
-		}
 		return
 	}
 	a.noteAlarm(id, "the two nodes had different values")
@@ -448,12 +443,8 @@ func (a *auditor) finish(ctx context.Context, c *check) error {
 		a.q.log.Error("what a worker reported is not what recomputing gives", "job", c.id, "worker", s.worker, "done", s.at)
 		if s.at == c.iterations {
 			a.dispute(c.id, s)
-		} else if s.worker == a.q.node { // it keeps its leases: this job alone begins again
-			a.q.mu.Lock()
-			if a.q.table.Restart(c.id, s.at) {
-				a.q.available(1)
-			}
-			a.q.mu.Unlock()
+		} else if _, here := a.q.restarts(c.id); s.worker == a.q.node || !here { // it keeps its leases, or the job has gone to the peer: this job alone begins again
+			a.q.distrust(ctx, c.id)
 		}
 	} else if err := a.settle(ctx, c); err != nil {
 		return err

@@ -472,7 +472,8 @@ func TestAudit_two_checkpoints(t *testing.T) {
 		t.Fatalf("the lease begins at %d, want at v1", l[0].Start.Done)
 	}
 	d.report(d.a, "w", l[0], jobs.Report{Kind: jobs.ReportValue, Progress: jobs.Progress{Done: 1000, Value: valueAt(j.V1, 1000, true)}})
-	if !d.here(d.a, j.ID, jobs.Completed) || d.a.store.Disagreements() == 0 {
-		t.Errorf("completed: %v, alarms %d", d.here(d.a, j.ID, jobs.Completed), d.a.store.Disagreements())
+	// Whoever saw it first has taken the row back, and the other may see no more than that.
+	if alarms := d.a.store.Disagreements() + d.b.store.Disagreements(); !d.here(d.a, j.ID, jobs.Completed) || alarms == 0 {
+		t.Errorf("completed: %v, alarms of both %d", d.here(d.a, j.ID, jobs.Completed), alarms)
 	}
 }

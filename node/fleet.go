@@ -77,6 +77,8 @@ func (n *Node) newFleet(other func(n *Node) cloud) (*fleet, error) {
 		f.cloud = other(n)
 	case n.cfg.Fleet.Kind == FleetProcess:
 		f.cloud, err = n.newProcessCloud()
+	case n.keys == nil: // it could never begin
+		return nil, errors.New("--fleet ec2 needs --keys: instances reach the nodes over TLS, and are let in by a credential that a key of the pair signs; run 'workmanager init'")
 	default:
 		c := n.newEC2Cloud()
 		f.cloud = c

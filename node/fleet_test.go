@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,5 +77,13 @@ func TestFleet_as_the_API_shows_it(t *testing.T) {
 	}
 	if err := f.Order(t.Context(), api.FleetTerminate, "i-unknown"); jobs.CodeOf(err) != jobs.CodeNotFound {
 		t.Errorf("Order() of an unknown instance = %v", err)
+	}
+}
+
+// TestFleet_of_EC2_needs_keys: no node starts with a fleet that cannot begin.
+func TestFleet_of_EC2_needs_keys(t *testing.T) {
+	n := &Node{cfg: Config{Cluster: "test", Fleet: Fleet{Kind: FleetEC2}}}
+	if _, err := n.newFleet(nil); err == nil || !strings.Contains(err.Error(), "--fleet ec2 needs --keys") {
+		t.Errorf("newFleet() = %v", err)
 	}
 }

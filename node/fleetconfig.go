@@ -40,7 +40,9 @@ type Fleet struct {
 	// Nodes are the URLs at which instances reach the nodes of the pair: the same
 	// at both, or their launches differ; none: where the two advertise their APIs.
 	Nodes []string
-	// Hurry is for tests: times of the fleet's policy are divided by it; 0 is 1.
+
+	// Hurry is for tests: the times that instances cost are divided by it, 0 being
+	// 1. Both nodes need the same.
 	Hurry float64
 }
 
@@ -127,18 +129,13 @@ func (f Fleet) plan(cluster string) (ec2.Config, error) {
 			cfg.LaunchesPerHour = 3600
 		}
 	}
-	if f.Hurry > 1 {
-		cfg.Hurry = f.Hurry
-		for _, d := range []*time.Duration{&cfg.Drain, &cfg.Boot, &cfg.BootLeast, &cfg.BootMost} {
-			*d = f.hasten(*d)
-		}
-	}
 	if f.Drain != 0 {
 		cfg.Drain = f.Drain
 	}
 	if f.Kind != FleetEC2 {
 		return cfg, nil
 	}
+	cfg.Hurry, cfg.Boot, cfg.BootLeast, cfg.BootMost = f.Hurry, f.hasten(cfg.Boot), f.hasten(cfg.BootLeast), f.hasten(cfg.BootMost)
 	cfg.Types = f.Types
 	for _, s := range f.Subnets {
 		id, zone, _ := strings.Cut(s, "=")
@@ -149,7 +146,7 @@ func (f Fleet) plan(cluster string) (ec2.Config, error) {
 	return cfg, err
 }
 
-// hasten is a time of the fleet for a test that cannot wait for it.
+// hasten is a time of instances for a test that cannot wait for it.
 func (f Fleet) hasten(d time.Duration) time.Duration {
 	if f.Hurry > 1 {
 		return time.Duration(float64(d) / f.Hurry)

@@ -12,6 +12,7 @@ import (
 type loss struct {
 	jobs.Lease // Start is where the worker was when it reported last
 	attempts   uint32
+	restarts   uint32
 }
 
 // noteLost makes the losses durable. What the worker reported before it fell
@@ -30,7 +31,9 @@ func (q *Queue) noteLost(ctx context.Context) error {
 				return j, false
 			}
 			j.Attempts = max(j.Attempts, l.attempts)
-			j, _ = j.Advance(l.Start)
+			if j.Restarts <= l.restarts {
+				j, _ = j.Advance(l.Start)
+			}
 			return j.Lose(at())
 		}}
 	}

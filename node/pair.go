@@ -74,7 +74,9 @@ func (q *Queue) Arrived(changed []jobs.Changed) {
 			}
 		case j.Home == q.node:
 			if q.table.Has(j.ID) {
-				q.table.Further(*j)
+				if q.table.Further(*j) {
+					added++
+				}
 				continue
 			}
 			if !q.window.takes(int(j.Priority), q.table.Waiting()) && !q.table.Decides(*j) {

@@ -239,7 +239,11 @@ func (a *auditor) quarantine(key string, id jobs.ID, reason string) {
 		}
 	}
 	for _, k := range keys {
-		back += len(a.q.table.Revoke(k))
+		n, backs := a.q.table.Revoke(k)
+		back += n
+		for _, b := range backs {
+			a.q.backs = append(a.q.backs, takeBack{Back: b})
+		}
 		delete(a.q.workers, k)
 		a.q.table.Gone(k)
 	}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -49,7 +50,8 @@ type Queue struct {
 	shareAt    time.Time  // the same
 	shared     []jobs.ID  // taken over though there was work; the loop's
 	takenOver  atomic.Int64
-	lost       []loss // not yet in the rows; the loop's
+	lost       []loss     // not yet in the rows; the loop's
+	backing    sync.Mutex // one look at backs at a time
 
 	stopping chan struct{} // closed by stop: waits end
 	stopOnce sync.Once
@@ -64,7 +66,8 @@ type Queue struct {
 	stepped time.Time        // the last step
 	window  window
 	early   early
-	barred  bool // no lease yet: the peer's jobs are not here
+	barred  bool       // no lease yet: the peer's jobs are not here
+	backs   []takeBack // jobs that were taken back, of which their rows do not know yet
 
 	alarms     atomic.Int64
 	leasesLost atomic.Int64
@@ -299,7 +302,8 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 	lost := q.table.Expire(now)
 	q.leasesLost.Add(int64(len(lost)))
 	for _, id := range lost {
-		q.lost = append(q.lost, loss{q.table.Work(id), q.table.Attempts(id)})
+		restarts, _ := q.table.Restarts(id)
+		q.lost = append(q.lost, loss{q.table.Work(id), q.table.Attempts(id), restarts})
 	}
 	q.outlook(open)
 	for key, s := range q.workers {
@@ -313,7 +317,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 		q.wantPage()
 	}
 	q.mu.Unlock()
-	return q.noteLost(ctx)
+	return errors.Join(q.noteLost(ctx), q.noteBacks(ctx))
 }
 
 // Cancel withdraws jobs, and erases them with purge. See web.Queue.

@@ -90,6 +90,8 @@ func (q *Queue) adopt(ctx context.Context, w jobs.Worker, batch []jobs.Report) (
 		case j.Purged || j.Rank == jobs.Cancelled:
 			verdicts[i] = jobs.Withdrawn
 		case j.Ended() || !r.Of(j):
+		case j.Restarts > 0 && (j.Home == q.node || j.Home == dead): // whether it began before that is not known
+			verdicts[i] = jobs.Lost
 		case j.Home == q.node:
 			refs[r.ID], free = r.LeaseRef, append(free, j)
 		case j.Home == dead:
@@ -105,7 +107,7 @@ func (q *Queue) adopt(ctx context.Context, w jobs.Worker, batch []jobs.Report) (
 			verdicts[i] = v
 			if v != jobs.Withdrawn && r.Progress.Done > j.Start().Done {
 				saved = append(saved, store.Fact{ID: r.ID, Apply: func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
-					if !r.Of(j) {
+					if !r.Of(j) || j.Restarts > 0 {
 						return j, false
 					}
 					return j.Advance(r.Progress)

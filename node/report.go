@@ -64,6 +64,9 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 		}
 		before := q.table.Done(r.ID)
 		attempts := q.table.Attempts(r.ID)
+		restarts, here := q.table.Restarts(r.ID)
+		// A row that was taken back since wants nothing that began before.
+		stale := func(j jobs.Job) bool { return !r.Of(j) || here && j.Restarts > restarts }
 		keep := func(j jobs.Job) jobs.Job { return j }
 		if kept, rungs := q.table.Kept(r.ID); len(rungs) > 0 || len(r.Rungs) > 0 {
 			keep = func(j jobs.Job) jobs.Job {
@@ -87,7 +90,7 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				from[i] = o
 			}
 			apply = func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
-				if !r.Of(j) {
+				if stale(j) {
 					return j, false
 				}
 				j.Attempts = max(j.Attempts, attempts)
@@ -134,7 +137,7 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				continue
 			}
 			apply = func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
-				if !r.Of(j) {
+				if stale(j) {
 					return j, false
 				}
 				j.Attempts = max(j.Attempts, attempts)
@@ -177,8 +180,12 @@ func (q *Queue) settle(w jobs.Worker, batch []jobs.Report, effects []store.Effec
 				q.meter.iterations.Add(e.Job.Iterations - max(q.table.Done(r.ID), 1))
 			}
 			q.remove(r.ID)
+		case q.outdated(e.Job):
+			verdicts[of[n]] = jobs.Lost
 		case r.Kind == jobs.ReportHandBack:
 			q.handBack(r.LeaseRef)
+		case r.Kind == jobs.ReportValue: // its lease ended while the row was being taken back
+			verdicts[of[n]] = jobs.Lost
 		}
 	}
 	q.mu.Unlock()
@@ -191,6 +198,25 @@ func (q *Queue) settle(w jobs.Worker, batch []jobs.Report, effects []store.Effec
 			q.audit.dispute(e.Job.ID, q.audit.value(w.Key(), r, from[of[n]])...)
 		}
 	}
+}
+
+// outdated takes a job back whose row was taken back before the table has heard
+// of it, and reports whether that is so. q.mu is held.
+func (q *Queue) outdated(j jobs.Job) bool {
+	if restarts, here := q.table.Restarts(j.ID); !here || j.Restarts <= restarts {
+		return false
+	}
+	if q.table.Further(j) {
+		q.available(1)
+	}
+	return true
+}
+
+// restarts returns how often a job of the table was taken back.
+func (q *Queue) restarts(id jobs.ID) (uint32, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.table.Restarts(id)
 }
 
 // handBack ends a lease early: the job waits again. q.mu is held.

@@ -69,11 +69,10 @@ func ping(addr, cluster string, keys [][]byte, timeout time.Duration) (time.Dura
 	}
 	defer list.Shutdown() //nolint:errcheck // it has done its work
 	for range probeTries {
-		took, perr := list.Ping("", to)
-		if perr == nil {
-			return took, nil
+		begin := time.Now()
+		if _, err = list.Ping("", to); err == nil {
+			return time.Since(begin), nil
 		}
-		err = perr
 	}
 	if _, silent := errors.AsType[memberlist.NoPingResponseError](err); silent {
 		err = fmt.Errorf("no answer in %s", timeout)

@@ -135,64 +135,75 @@ func (t *Table) Anew(id jobs.ID) bool {
 	return e != nil && e.past != nil && e.past.anew
 }
 
-// Restart takes a job back to v1: its checkpoint at done is not trusted. Its
-// lease ends, and no worker is counted as lost. A job that is not known yet
-// begins at v1 when it is added, unless its checkpoint is further by then. It
-// returns false if no job began to wait.
-func (t *Table) Restart(id jobs.ID, done uint64) bool {
-	e := t.entries[id]
-	if e == nil {
-		if len(t.distrust) >= maxDistrust {
-			for other := range t.distrust { // any of them
-				delete(t.distrust, other)
-				break
-			}
-		}
-		t.distrust[id] = done
-		return false
+// Restarts returns how often a job of the table was taken back, false if it is
+// not in the table.
+func (t *Table) Restarts(id jobs.ID) (uint32, bool) {
+	if e := t.entries[id]; e != nil {
+		return e.restarts, true
 	}
-	if e.past != nil && e.past.anew && e.start.Done == 1 && len(e.past.trail) == 0 {
-		return false
-	}
-	t.takeBack(e, 0, jobs.Progress{Done: 1, Value: e.v1})
-	return true
+	return 0, false
 }
 
-// maxDistrust bounds the checkpoints of jobs not in the table that are not trusted.
-const maxDistrust = 4096
+// Back is a job that was taken back, for its row: to where, and how often it had
+// been before.
+type Back struct {
+	ID         jobs.ID
+	V1         jobs.Value
+	Iterations uint64
+	To         jobs.Progress
+	Seen       uint32
+}
+
+// Restart takes a job back to v1: its checkpoint is not trusted. Its lease ends,
+// and no worker is counted as lost. The row has to be told. It returns false if
+// the table does not have the job.
+func (t *Table) Restart(id jobs.ID) (Back, bool) {
+	e := t.entries[id]
+	if e == nil {
+		return Back{}, false
+	}
+	return t.back(e, 0, jobs.Progress{Done: 1, Value: e.v1}), true
+}
 
 // Revoke ends every lease of a worker and takes every job that it brought
 // further back to where another vouches for: to where its first claim began,
-// or to v1 if older claims are forgotten. It returns the jobs. It looks at
-// every job of the table.
-func (t *Table) Revoke(worker string) []jobs.ID {
-	var ids []jobs.ID
-	for id, e := range t.entries {
+// or to v1 if older claims are forgotten. It returns how many jobs wait again,
+// and of which of them the row has to be told. It looks at every job of the
+// table.
+func (t *Table) Revoke(worker string) (waiting int, backs []Back) {
+	for _, e := range t.entries {
 		at := -1
 		if e.past != nil {
 			at = slices.IndexFunc(e.past.trail, func(c Claim) bool { return c.Worker == worker })
 		}
 		switch {
 		case e.past != nil && slices.Contains(e.past.cut, worker):
-			t.takeBack(e, 0, jobs.Progress{Done: 1, Value: e.v1})
+			backs = append(backs, t.back(e, 0, jobs.Progress{Done: 1, Value: e.v1}))
 		case at >= 0:
-			t.takeBack(e, at, e.past.trail[at].Start)
+			backs = append(backs, t.back(e, at, e.past.trail[at].Start))
+		case e.holder == worker && (e.durable > e.start.Done || e.progress.Done > e.start.Done):
+			backs = append(backs, t.back(e, len(e.noted().trail), e.start))
 		case e.holder == worker:
-			if n := len(e.noted().trail); e.durable > e.start.Done || e.progress.Done > e.start.Done {
-				t.takeBack(e, n, e.start)
-			} else {
-				t.letGo(e)
-				t.waiting.push(e)
-			}
+			t.letGo(e)
+			t.waiting.push(e)
 		default:
 			continue
 		}
-		ids = append(ids, id)
+		waiting++
 	}
-	return ids
+	return waiting, backs
 }
 
-// takeBack makes a job wait at a place below what was reported of it.
+// back takes a job back by this table's word.
+func (t *Table) back(e *entry, trail int, to jobs.Progress) Back {
+	b := Back{e.id, e.v1, e.iterations, to, e.restarts}
+	e.restarts++
+	t.takeBack(e, trail, to)
+	return b
+}
+
+// takeBack makes a job wait at a place below what was reported of it. What
+// workers said of its checkpoints beyond that is forgotten.
 func (t *Table) takeBack(e *entry, trail int, to jobs.Progress) {
 	p := e.noted()
 	p.trail, p.anew = p.trail[:trail], true
@@ -204,6 +215,7 @@ func (t *Table) takeBack(e *entry, trail int, to jobs.Progress) {
 	} else {
 		t.letGo(e)
 	}
-	e.start = to
+	e.start, e.durable = to, min(e.durable, to.Done)
+	e.rungs = e.rungs.First(jobs.RungsBy(e.iterations, int(e.keep), to.Done) - e.rungsFrom)
 	t.waiting.push(e)
 }

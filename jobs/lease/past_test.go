@@ -64,15 +64,19 @@ func TestRevoke(t *testing.T) {
 	} {
 		c := newChain(t, 0)
 		tc.run(c)
-		ids := c.Revoke("bad")
+		n, backs := c.Revoke("bad")
 		if tc.want == 0 {
-			if len(ids) != 0 || c.Leased() != 1 {
-				t.Errorf("%s: Revoke() = %v, %d leases, want none and 1", tc.name, ids, c.Leased())
+			if n != 0 || len(backs) != 0 || c.Leased() != 1 {
+				t.Errorf("%s: Revoke() = %d, %v, %d leases, want none and 1", tc.name, n, backs, c.Leased())
 			}
 			continue
 		}
-		if !slices.Equal(ids, []jobs.ID{c.j.ID}) || c.Waiting() != 1 || c.Leased() != 0 || c.LeasesOf("bad")+c.LeasesOf("good") != 0 {
-			t.Errorf("%s: Revoke() = %v, %d wait, %d are leased; want the job to wait", tc.name, ids, c.Waiting(), c.Leased())
+		var told []lease.Back // the row has to know, if anything was said of it
+		if tc.anew {
+			told = []lease.Back{{ID: c.j.ID, V1: c.j.V1, Iterations: 1000, To: c.Work(c.j.ID).Start}}
+		}
+		if n != 1 || !slices.Equal(backs, told) || c.Waiting() != 1 || c.Leased() != 0 || c.LeasesOf("bad")+c.LeasesOf("good") != 0 {
+			t.Errorf("%s: Revoke() = %d, %+v, %d wait, %d are leased; want the job to wait and %+v", tc.name, n, backs, c.Waiting(), c.Leased(), told)
 		}
 		if got := c.lend("next", 0); got.Start.Done != tc.want || c.Anew(c.j.ID) != tc.anew {
 			t.Errorf("%s: the next lease begins at %d, anew %v; want %d, %v", tc.name, got.Start.Done, c.Anew(c.j.ID), tc.want, tc.anew)
@@ -86,8 +90,12 @@ func TestRevoke(t *testing.T) {
 func TestRestart(t *testing.T) {
 	c := newChain(t, 400)
 	l := c.lend("w", 600)
-	if !c.Restart(c.j.ID, 400) || c.Restart(c.j.ID, 400) {
-		t.Error("Restart() is not true once")
+	b, ok := c.Restart(c.j.ID)
+	if want := (lease.Back{ID: c.j.ID, V1: c.j.V1, Iterations: 1000, To: jobs.Progress{Done: 1, Value: c.j.V1}}); !ok || b != want {
+		t.Errorf("Restart() = %+v, %v, want %+v", b, ok, want)
+	}
+	if _, ok := c.Restart(jobs.ID{9}); ok {
+		t.Error("Restart() of an unknown job = true")
 	}
 	if c.Holds(l.LeaseRef) || !c.Anew(c.j.ID) {
 		t.Error("the lease from before stands")
@@ -96,8 +104,8 @@ func TestRestart(t *testing.T) {
 	if next.Start != (jobs.Progress{Done: 1, Value: c.j.V1}) {
 		t.Errorf("the next lease begins at %d, want at v1", next.Start.Done)
 	}
-	if got := c.Unsaved(); got != (jobs.Work{}) {
-		t.Errorf("Unsaved() = %v, want none: the row has more", got)
+	if got := c.Unsaved(); got != (jobs.Work{Lo: 99}) {
+		t.Errorf("Unsaved() = %v, want 99: the row is taken back too", got)
 	}
 	if v := c.View(c.j); v.Done != 100 {
 		t.Errorf("View() says %d done, want 100", v.Done)
@@ -108,24 +116,79 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestRestart_of_a_job_not_here_yet: it begins at v1 when it comes, unless it
-// has passed the place by then.
-func TestRestart_of_a_job_not_here_yet(t *testing.T) {
-	for checkpoint, want := range map[uint64]uint64{0: 1, 300: 1, 400: 1, 401: 401} {
-		table := lease.New(boot)
-		j := job(1, 1, 0, 1000)
-		j.Checkpoint = jobs.Progress{Done: checkpoint, Value: jobs.Value{1}}
-		if table.Restart(j.ID, 400) {
-			t.Error("Restart() of an unknown job = true")
-		}
-		table.Add(j)
-		if got := grantAll(table, "w", 0)[0].Start.Done; got != want || table.Anew(j.ID) != (want == 1 && checkpoint > 0) {
-			t.Errorf("checkpoint %d: begins at %d, anew %v, want %d", checkpoint, got, table.Anew(j.ID), want)
-		}
+// TestTable_keeps_to_the_restarts_of_the_row: what the row was taken back from no
+// older copy of it, no worker from before and no start of the node brings back.
+func TestTable_keeps_to_the_restarts_of_the_row(t *testing.T) {
+	c := newChain(t, 400)
+	l := c.lend("w", 600)
+	b, _ := c.Restart(c.j.ID)
+	older := c.j
+	older.Checkpoint = jobs.Progress{Done: 700, Value: jobs.Value{7}}
+	if c.Further(older) || c.Done(c.j.ID) != 1 {
+		t.Errorf("a copy from before: the job is at %d", c.Done(c.j.ID))
 	}
+	row, ok := older.TakeBack(b.To, b.Seen)
+	if !ok || c.Further(row) || c.Done(c.j.ID) != 1 {
+		t.Errorf("its own word from the row: the job is at %d, %v", c.Done(c.j.ID), ok)
+	}
+	if c.Adopt(epoch, l.LeaseRef, "w", time.Second) {
+		t.Error("a worker from before goes on")
+	}
+	now := c.lend("w", 50)
+	row.Restarts, row.Checkpoint = 2, jobs.Progress{Done: 30, Value: jobs.Value{3}} // the peer knows of more
+	if !c.Further(row) || c.Done(c.j.ID) != 30 || c.Holds(now.LeaseRef) || c.Waiting() != 1 {
+		t.Errorf("a row taken back further: the job is at %d, leased %v", c.Done(c.j.ID), c.Holds(now.LeaseRef))
+	}
+	row.Checkpoint = jobs.Progress{Done: 40, Value: jobs.Value{4}}
+	if c.Further(row); c.Done(c.j.ID) != 40 {
+		t.Errorf("its next checkpoint: the job is at %d", c.Done(c.j.ID))
+	}
+	next := lease.New(jobs.ID{3})
+	next.Add(row)
+	if n, here := next.Restarts(c.j.ID); n != 2 || !here || !next.Anew(c.j.ID) || next.Adopt(epoch, now.LeaseRef, "w", time.Second) {
+		t.Errorf("after a start: %d restarts, %v, a worker from before may go on", n, here)
+	}
+	if got := grantAll(next, "w", 0)[0].Start; got != row.Checkpoint {
+		t.Errorf("after a start: the lease begins at %+v, want %+v", got, row.Checkpoint)
+	}
+}
+
+// TestRestart_kept: kept checkpoints beyond the place where a job goes on are
+// reported anew.
+func TestRestart_kept(t *testing.T) {
 	table := lease.New(boot)
-	for n := range 10_000 {
-		table.Restart(jobs.ID{0: byte(n), 1: byte(n >> 8)}, 1)
+	j := job(1, 1, 0, 6001)
+	j.Keep = 5 // at 1001, 2001, ...
+	table.Add(j)
+	pass := func(worker string, done uint64, from int, values ...byte) {
+		t.Helper()
+		l := grantAll(table, worker, 0)[0]
+		if !table.Renew(epoch, l.LeaseRef, jobs.Progress{Done: done, Value: jobs.Value{byte(done)}}, 0) {
+			t.Fatal("no lease")
+		}
+		var r jobs.Rungs
+		for _, v := range values {
+			r = r.Add(jobs.Value{v})
+		}
+		table.Keep(l.LeaseRef, from, r)
+		table.HandBack(l.LeaseRef)
+	}
+	pass("good", 2500, 0, 1, 2)
+	pass("bad", 4500, 2, 33, 44)
+	if from, r := table.Kept(j.ID); from != 0 || r.Len() != 4 {
+		t.Fatalf("Kept() = %d from %d, want 4 from 0", r.Len(), from)
+	}
+	table.Revoke("bad")
+	if from, r := table.Kept(j.ID); from != 0 || r.Len() != 2 || r.At(1) != (jobs.Value{2}) {
+		t.Errorf("Kept() without the wrong worker's = %d from %d, want the other's 2", r.Len(), from)
+	}
+	pass("good", 4500, 2, 3, 4)
+	if _, r := table.Kept(j.ID); r.Len() != 4 || r.At(2) != (jobs.Value{3}) {
+		t.Errorf("Kept() after the second run = %d, want 4 of it", r.Len())
+	}
+	table.Restart(j.ID)
+	if _, r := table.Kept(j.ID); r.Len() != 0 {
+		t.Errorf("Kept() of a job that begins at v1 = %d, want none", r.Len())
 	}
 }
 

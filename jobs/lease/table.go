@@ -19,8 +19,6 @@ type Table struct {
 	holders map[string]map[jobs.ID]*entry // leases by worker
 	left    map[string]jobs.Work          // busy by worker, of those that have leases
 	live    map[string]struct{}           // the workers that may take leases
-
-	distrust map[jobs.ID]uint64 // checkpoints of jobs that were not here; at most maxDistrust
 }
 
 // entry is one job of the table: waiting if holder is "", else leased.
@@ -33,7 +31,8 @@ type entry struct {
 	keep       uint16
 	createdAt  int64 // microseconds
 	attempts   uint32
-	past       *past // nil if there is nothing to remember
+	restarts   uint32 // of the row, and those that it is still to be told of
+	past       *past  // nil if there is nothing to remember
 
 	at, far int32 // places in the two heaps of its line, while waiting; far is -1 if it is not long
 
@@ -54,7 +53,7 @@ type entry struct {
 // New returns an empty table whose fences carry boot.
 func New(boot jobs.ID) *Table {
 	return &Table{boot: boot, entries: map[jobs.ID]*entry{}, holders: map[string]map[jobs.ID]*entry{}, left: map[string]jobs.Work{},
-		live: map[string]struct{}{}, distrust: map[jobs.ID]uint64{}, waiting: order{lanes: 1}}
+		live: map[string]struct{}{}, waiting: order{lanes: 1}}
 }
 
 // Expect tells how many lanes compute for this table, and how many iterations
@@ -100,9 +99,9 @@ func (t *Table) Add(j jobs.Job) bool {
 		return false
 	}
 	e := &entry{id: j.ID, v1: j.V1, iterations: j.Iterations, start: j.Start(), durable: j.Start().Done,
-		priority: j.Priority, keep: j.Keep, createdAt: j.CreatedAt.UnixMicro(), attempts: j.Attempts}
-	if done, ok := t.distrust[j.ID]; ok && j.Checkpoint.Done <= done && j.Checkpoint.Done > 0 {
-		e.start, e.past = jobs.Progress{Done: 1, Value: j.V1}, &past{anew: true}
+		priority: j.Priority, keep: j.Keep, createdAt: j.CreatedAt.UnixMicro(), attempts: j.Attempts, restarts: j.Restarts}
+	if j.Restarts > 0 { // who computes it since before that is not known here
+		e.past = &past{anew: true}
 	}
 	t.entries[j.ID] = e
 	t.waiting.push(e)
@@ -187,10 +186,11 @@ const maxAside = 64
 
 // Adopt gives a waiting job to the worker under the fence that it has already,
 // of a boot whose leases are void: so its work goes on. It returns false, and
-// changes nothing, if the job does not wait.
+// changes nothing, if the job does not wait, or was taken back: the worker may
+// have begun at what is not trusted.
 func (t *Table) Adopt(now time.Time, ref jobs.LeaseRef, worker string, ttl time.Duration) bool {
 	e := t.entries[ref.ID]
-	if e == nil || e.holder != "" {
+	if e == nil || e.holder != "" || e.past != nil && e.past.anew {
 		return false
 	}
 	t.waiting.remove(e)
@@ -199,11 +199,18 @@ func (t *Table) Adopt(now time.Time, ref jobs.LeaseRef, worker string, ttl time.
 }
 
 // Further takes in the checkpoint of a job's row, if it is further than what
-// the table knows: it was reported to the other node.
-func (t *Table) Further(j jobs.Job) {
+// the table knows: it was reported to the other node. If the row was taken back
+// since, so is the job here, and its lease ends. It returns true if the job
+// began to wait.
+func (t *Table) Further(j jobs.Job) bool {
 	e := t.entries[j.ID]
-	if e == nil || j.Ended() || j.V1 != e.v1 || j.Checkpoint.Done >= e.iterations || e.past != nil && e.past.anew {
-		return // what was taken back below its checkpoint stays there
+	if e == nil || j.Ended() || j.V1 != e.v1 || j.Checkpoint.Done >= e.iterations || j.Restarts < e.restarts {
+		return false // what was taken back stays there
+	}
+	if j.Restarts > e.restarts {
+		e.restarts = j.Restarts
+		t.takeBack(e, 0, j.Start())
+		return true
 	}
 	if e.holder == "" && j.Checkpoint.Done > e.start.Done {
 		t.waiting.remove(e)
@@ -213,6 +220,7 @@ func (t *Table) Further(j jobs.Job) {
 		t.advanced(e, j.Checkpoint.Done-e.progress.Done)
 		e.progress, e.durable = j.Checkpoint, j.Checkpoint.Done
 	}
+	return false
 }
 
 // Pardon pushes the deadlines of all leases out, as if each had been renewed

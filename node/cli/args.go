@@ -65,7 +65,7 @@ func (l *level) kind(name string) kind {
 // innermost command that knows it; one that nobody knows goes to the innermost
 // too, which reports it. What follows "--" stays as it is.
 func arrange(app *cli.App, args []string) ([]string, error) {
-	if len(args) < 2 || args[len(args)-1] == "--generate-bash-completion" {
+	if len(args) < 2 || completing(args) {
 		return args, nil
 	}
 	path := []*level{{flags: app.Flags, commands: app.Commands}}
@@ -136,6 +136,11 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 		out = append(out, l.given...)
 	}
 	return append(out, rest...), nil
+}
+
+// completing reports whether a shell asks what could stand next.
+func completing(args []string) bool {
+	return len(args) > 0 && args[len(args)-1] == "--generate-bash-completion"
 }
 
 // undashed is a flag without its one or two dashes.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -37,6 +38,9 @@ type program struct {
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
 	app := p.app()
+	if unknown := unknownTwins(os.Environ(), app.Commands); len(unknown) > 0 && !wantsJSON(args) && !completing(args) {
+		p.say("%s; 'workmanager help environment' lists those there are", unknownSaid(unknown))
+	}
 	arranged, err := arrange(app, args)
 	if err == nil {
 		err = app.RunContext(ctx, arranged)
@@ -73,9 +77,12 @@ func (p *program) app() *cli.App {
 			p.benchCommand(),
 			p.demoCommand(),
 			p.simulateCommand(),
+			p.doctorCommand(),
+			p.helpCommand(),
 			p.versionCommand(),
 			p.completionCommand(),
 		},
+		Flags:                []cli.Flag{cli.HelpFlag}, // the library's, which it leaves out where there is a help command
 		Reader:               p.stdin,
 		Writer:               p.stdout,
 		ErrWriter:            p.stderr,

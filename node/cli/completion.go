@@ -22,6 +22,7 @@ func (p *program) completionCommand() *cli.Command {
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
 		c.Subcommands = append(c.Subcommands, &cli.Command{
 			Name: shell, Usage: "print the script for " + shell,
+			Flags: []cli.Flag{outputFlag(formatTable, formatJSON, formatJSONL)},
 			Action: func(c *cli.Context) error {
 				if err := noArgs(c); err != nil {
 					return err
@@ -34,18 +35,29 @@ func (p *program) completionCommand() *cli.Command {
 }
 
 func (p *program) completion(c *cli.Context, shell string) error {
-	if shell == "fish" {
-		text, err := c.App.ToFishCompletion()
-		if err != nil {
-			return fmt.Errorf("make the script for fish: %w", err)
-		}
-		_, err = fmt.Fprintln(p.stdout, text)
-		return err
-	}
-	text, err := completionScripts.ReadFile("completion/workmanager." + shell)
+	text, err := completionScript(c.App, shell)
 	if err != nil {
 		return err
 	}
-	_, err = p.stdout.Write(text)
+	if f := format(c); f != formatTable {
+		return p.printJSON(f, map[string]string{"shell": shell, "script": text})
+	}
+	_, err = fmt.Fprint(p.stdout, text)
 	return err
+}
+
+// fishIDs offers the IDs of jobs, which the library knows nothing of.
+const fishIDs = `complete -c workmanager -n '__fish_seen_subcommand_from job; and __fish_seen_subcommand_from get wait cancel receipt explain' -f -a '(workmanager job get --generate-bash-completion 2>/dev/null)'
+`
+
+func completionScript(app *cli.App, shell string) (string, error) {
+	if shell == "fish" {
+		text, err := app.ToFishCompletion()
+		if err != nil {
+			return "", fmt.Errorf("make the script for fish: %w", err)
+		}
+		return text + "\n" + fishIDs, nil
+	}
+	text, err := completionScripts.ReadFile("completion/workmanager." + shell)
+	return string(text), err
 }

@@ -50,6 +50,7 @@ func (p *program) demoCommand() *cli.Command {
 			"nothing behind.",
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "jobs", Usage: "`N` jobs in the batch", Value: 240},
+			outputFlag(formatTable, formatJSON, formatJSONL),
 		},
 		Action: p.demo,
 	}
@@ -96,7 +97,7 @@ func (p *program) demo(c *cli.Context) error {
 	ctx, cancel := context.WithTimeoutCause(c.Context, demoTimeout, fmt.Errorf("not done within %v: the machine is too busy", demoTimeout))
 	defer cancel()
 	d := &demo{p: p, begin: time.Now(), jobs: map[jobs.ID]demoJob{}}
-	err := d.run(ctx, c.Int("jobs"))
+	err := d.run(ctx, c.Int("jobs"), format(c))
 	if err != nil && c.Context.Err() == nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -112,7 +113,7 @@ func (d *demo) say(format string, args ...any) {
 	fmt.Fprintf(d.p.stderr, "%6.1fs  %s\n", time.Since(d.begin).Seconds(), fmt.Sprintf(format, args...))
 }
 
-func (d *demo) run(ctx context.Context, count int) error {
+func (d *demo) run(ctx context.Context, count int, format string) error {
 	if err := d.prepare(); err != nil {
 		return err
 	}
@@ -209,7 +210,15 @@ func (d *demo) run(ctx context.Context, count int) error {
 		{"wrong", wrong, ""},
 		{"lost", lost, ""},
 	}
-	if err := d.p.printTable([]string{"WHAT", "HOW MUCH", ""}, rows); err != nil {
+	if format != formatTable {
+		err = d.p.printJSON(format, map[string]any{
+			"jobs": len(d.jobs), "both": len(d.jobs) - d.local, "local": d.local, "client_errors": len(d.errs), "longest_stall_seconds": d.longest.Seconds(),
+			"taken_over": taken, "take_over_seconds": noticed.Seconds(), "back_in_step_seconds": caughtUp.Seconds(), "checked": len(d.jobs) - lost, "wrong": wrong, "lost": lost,
+		})
+	} else {
+		err = d.p.printTable([]string{"WHAT", "HOW MUCH", ""}, rows)
+	}
+	if err != nil {
 		return err
 	}
 	switch {

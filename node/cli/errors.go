@@ -36,6 +36,7 @@ type failure struct {
 	code string
 	err  error
 	hint string
+	said bool // it stands in the output: the exit code is all that is left to say
 }
 
 func (f *failure) Error() string { return f.err.Error() }
@@ -91,7 +92,7 @@ func withTimeout(ctx context.Context, d time.Duration, hint string) (context.Con
 // classify finds out what to say of an error.
 func classify(ctx context.Context, err error) *failure {
 	if f, ok := errors.AsType[*failure](err); ok {
-		return &failure{exit: f.exit, code: f.code, err: err, hint: f.hint}
+		return &failure{exit: f.exit, code: f.code, err: err, hint: f.hint, said: f.said}
 	}
 	f := &failure{exit: exitFailed, code: "failed", err: err}
 	switch {
@@ -145,6 +146,9 @@ func (p *program) report(ctx context.Context, err error, asJSON bool) int {
 		return exitDone
 	}
 	f := classify(ctx, err)
+	if f.said {
+		return f.exit
+	}
 	if asJSON {
 		type body struct {
 			Code    string `json:"code"`

@@ -106,7 +106,18 @@ func outputFlag(formats ...string) cli.Flag {
 	return &cli.GenericFlag{
 		Name: "output", Aliases: []string{"o"}, Category: groupClient,
 		Usage: "`FORMAT`: " + strings.Join(formats, ", "),
-		Value: &choice{value: formats[0], of: formats},
+		Value: &choice{formats[0], formats},
+	}
+}
+
+// outputByPlace is -o whose default is a table where people read and another
+// format for the program behind a pipe.
+func outputByPlace(pipe string, formats ...string) cli.Flag {
+	return &cli.GenericFlag{
+		Name: "output", Aliases: []string{"o"}, Category: groupClient,
+		Usage:       "`FORMAT`: " + strings.Join(formats, ", "),
+		DefaultText: "table on a terminal, else " + pipe,
+		Value:       &placed{choice{of: formats}, pipe},
 	}
 }
 
@@ -196,6 +207,12 @@ func (v *size) String() string {
 type choice struct {
 	value string
 	of    []string
+}
+
+// placed is a format that goes by the place, unless it was chosen.
+type placed struct {
+	choice
+	pipe string // where there is no terminal
 }
 
 func (v *choice) Set(s string) error {

@@ -22,11 +22,11 @@ func fleetFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "spot", Usage: "Spot instances first, and on demand where those have run out", Category: groupFleet, DisableDefaultText: true},
 		&cli.StringFlag{Name: "ami", Usage: "`ID` of the image", DefaultText: "the newest Debian 12", Category: groupFleet},
 		&cli.StringSliceFlag{Name: "subnets", Usage: "`ID` of a subnet, or ID=ZONE, in the order to use them; may be given more than once", DefaultText: "those of the default VPC", Category: groupFleet},
-		&cli.StringSliceFlag{Name: "types", Usage: "instance `TYPE`, in the order to use them; may be given more than once", DefaultText: "c7a.large, c6a.large, c7i.large, as far as the zones have them", Category: groupFleet},
+		&cli.StringSliceFlag{Name: "types", Usage: "instance `TYPE`, in the order to use them; may be given more than once", DefaultText: "c7a.large", Category: groupFleet},
 		&cli.StringFlag{Name: "worker-sg", Usage: "`ID` of the security group of workers", DefaultText: "the one tagged with --cluster and the role worker", Category: groupFleet},
 		&cli.StringSliceFlag{Name: "worker-node", Usage: "`URL` at which instances reach a node; give those of both, to both nodes", DefaultText: "where the nodes advertise their APIs", Category: groupFleet},
-		&cli.Float64Flag{Name: "fleet-hurry", Usage: "for tests: divide the times of the fleet's policy by `N`", Hidden: true, Category: groupFleet},
 		&cli.StringSliceFlag{Name: "prices", Usage: "`TYPE=DOLLARS` an hour on demand; may be given more than once", DefaultText: "not known", Category: groupFleet},
+		&cli.Float64Flag{Name: "fleet-hurry", Usage: "for tests: divide the times of --fleet ec2 by `N`", Hidden: true},
 	}
 }
 
@@ -37,6 +37,7 @@ func fleetConfig(c *cli.Context) node.Fleet {
 		Drain:           time.Duration(c.Float64("drain-seconds") * float64(time.Second)),
 		LaunchesPerHour: c.Int("max-launches-per-hour"), BudgetPerDay: c.Float64("budget-per-day"),
 		Prices: c.StringSlice("prices"), Spot: c.Bool("spot"), Image: c.String("ami"), Subnets: c.StringSlice("subnets"),
-		Types: c.StringSlice("types"), SecurityGroup: c.String("worker-sg"), Nodes: c.StringSlice("worker-node"), Hurry: c.Float64("fleet-hurry"),
+		Types: c.StringSlice("types"), SecurityGroup: c.String("worker-sg"), Nodes: c.StringSlice("worker-node"),
+		Hurry: c.Float64("fleet-hurry"),
 	}
 }

@@ -57,6 +57,17 @@ func (p *program) init(c *cli.Context) error {
 	}
 	if c.Bool("renew") {
 		renewed, err := keys.Renew(dir, hosts, ttl, time.Now())
+		if f := format(c); f != formatTable && err == nil {
+			type cert struct {
+				Certificate string    `json:"certificate"`
+				ExpiresAt   time.Time `json:"expires_at"`
+			}
+			out := []cert{}
+			for _, folder := range renewed {
+				out = append(out, cert{filepath.Join(folder, keys.CertFile), time.Now().Add(ttl).UTC().Truncate(time.Second)})
+			}
+			return p.printJSON(f, map[string]any{"renewed": out})
+		}
 		for _, folder := range renewed {
 			fmt.Fprintf(p.stdout, "renewed: %s, good until %s\n", filepath.Join(folder, keys.CertFile), time.Now().Add(ttl).UTC().Format(time.DateOnly))
 		}

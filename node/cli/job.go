@@ -14,34 +14,41 @@ func (p *program) jobCommand() *cli.Command {
 	formats := func() []cli.Flag {
 		return []cli.Flag{nodeFlag(), outputFlag(formatTable, formatJSON, formatJSONL, formatID)}
 	}
+	byPlace := func(pipe string) []cli.Flag {
+		return []cli.Flag{nodeFlag(), outputByPlace(pipe, formatTable, formatJSON, formatJSONL, formatID)}
+	}
 	return &cli.Command{
 		Name:  "job",
 		Usage: "look at jobs, wait for them, cancel them",
 		Subcommands: []*cli.Command{
 			{
 				Name: "get", Usage: "print jobs as they are now", ArgsUsage: "ID...|-",
-				Flags:  formats(),
-				Action: p.jobGet,
+				Flags:        byPlace(formatJSON),
+				BashComplete: p.completeIDs,
+				Action:       p.jobGet,
 			},
 			{
 				Name: "wait", Usage: "wait until jobs have ended; exit 3 if one has no value", ArgsUsage: "ID...|-",
-				Flags:  append(append([]cli.Flag{timeoutFlag()}, formats()...), progressFlags()...),
-				Action: p.jobWait,
+				Flags:        append(append([]cli.Flag{timeoutFlag()}, formats()...), progressFlags()...),
+				BashComplete: p.completeIDs,
+				Action:       p.jobWait,
 			},
 			{
 				Name: "cancel", Usage: "withdraw jobs; with --purge erase them", ArgsUsage: "ID...|-",
 				Description: "A job that has ended stays as it was. --purge erases what is kept of a job, its\n" +
 					"value too, and there is no way back.",
-				Flags:  append([]cli.Flag{&cli.BoolFlag{Name: "purge", Usage: "erase v1, checkpoints and value too", DisableDefaultText: true}}, formats()...),
-				Action: p.jobCancel,
+				Flags:        append([]cli.Flag{&cli.BoolFlag{Name: "purge", Usage: "erase v1, checkpoints and value too", DisableDefaultText: true}}, formats()...),
+				BashComplete: p.completeIDs,
+				Action:       p.jobCancel,
 			},
 			p.explainCommand(),
 			{
 				Name: "receipt", Usage: "print a signed statement of a completed job", ArgsUsage: "ID",
 				Description: "It is signed by the node that answers. 'workmanager verify --receipt FILE' checks\n" +
 					"it offline.",
-				Flags:  []cli.Flag{nodeFlag(), outputFlag(formatJSON, formatJSONL, formatTable)},
-				Action: p.jobReceipt,
+				Flags:        []cli.Flag{nodeFlag(), outputFlag(formatJSON, formatJSONL, formatTable)},
+				BashComplete: p.completeIDs,
+				Action:       p.jobReceipt,
 			},
 			{
 				Name: "ls", Usage: "list jobs, oldest first",
@@ -49,7 +56,7 @@ func (p *program) jobCommand() *cli.Command {
 					&cli.StringFlag{Name: "state", Usage: "only jobs in `STATE`: queued, leased, completed, failed, cancelled", DefaultText: "any"},
 					&cli.IntFlag{Name: "limit", Usage: "at most `N` jobs", Value: 50},
 					&cli.StringFlag{Name: "after", Usage: "begin behind this `CURSOR`, which -o json shows"},
-				}, formats()...),
+				}, byPlace(formatID)...),
 				Action: p.jobList,
 			},
 		},

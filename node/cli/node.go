@@ -61,6 +61,7 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "debug-listen", Usage: "serve profiles (pprof) at `HOST:PORT` of loopback", DefaultText: "nowhere", Category: groupLog},
 			&cli.GenericFlag{Name: "log-format", Usage: "`FORMAT`: auto, text, json; auto is text on a terminal", Value: &choice{"auto", []string{"auto", "text", "json"}}, Category: groupLog},
 			&cli.GenericFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn, error", Value: &choice{"info", []string{"debug", "info", "warn", "error"}}, Category: groupLog},
+			outputFlag(formatTable, formatJSON, formatJSONL),
 		}, fleetFlags()...),
 		Action: p.node,
 	}
@@ -126,10 +127,32 @@ func (p *program) node(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if text {
+	switch f := format(c); {
+	case f != formatTable: // for whoever started it, such as a script that asked for port 0
+		if err := p.printJSON(f, started{cfg.Name, scheme(cfg) + reachable(n.Addr()), n.GossipAddr(), cfg.DataDir, node.Version(), os.Getpid()}); err != nil {
+			return err
+		}
+	case text:
 		p.greet(cfg, n.Addr())
 	}
 	return n.Run(c.Context)
+}
+
+// started is what a node says of itself with -o json.
+type started struct {
+	Node    string `json:"node"`
+	URL     string `json:"url"`
+	Gossip  string `json:"gossip,omitempty"`
+	DataDir string `json:"data_dir"`
+	Version string `json:"version"`
+	PID     int    `json:"pid"`
+}
+
+func scheme(cfg node.Config) string {
+	if cfg.Keys.Given() {
+		return "https://"
+	}
+	return "http://"
 }
 
 // logger returns the log that the flags ask for, and whether people read it.

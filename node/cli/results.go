@@ -24,7 +24,7 @@ const (
 func (p *program) resultsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "results",
-		Usage: "print every result, oldest first, one JSON object a line",
+		Usage: "print every result, oldest first; on a pipe one JSON object a line",
 		Description: "The last line of each page has a \"cursor\" too: give it to --after to go on behind\n" +
 			"it, at either node and after a restart. Every result comes at least once and none\n" +
 			"is skipped. --follow waits for more until it is interrupted, and outlives nodes\n" +
@@ -34,7 +34,7 @@ func (p *program) resultsCommand() *cli.Command {
 			&cli.BoolFlag{Name: "follow", Usage: "wait for more when there are none", DisableDefaultText: true},
 			&cli.IntFlag{Name: "limit", Usage: "end after `N` results", DefaultText: "all there are"},
 			nodeFlag(),
-			outputFlag(formatJSONL, formatJSON, formatTable, formatID),
+			outputByPlace(formatJSONL, formatTable, formatJSON, formatJSONL, formatID),
 		},
 		Action: p.results,
 	}

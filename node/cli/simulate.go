@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -22,6 +23,7 @@ func (p *program) simulateCommand() *cli.Command {
 			&cli.Uint64Flag{Name: "runs", Usage: "`N` runs, one seed each", Value: 1000},
 			&cli.IntFlag{Name: "steps", Usage: "`N` steps a run", Value: 1500},
 			&cli.GenericFlag{Name: "store", Usage: "keep rows in `STORE`: memory, sqlite", Value: &choice{"memory", []string{"memory", "sqlite"}}},
+			outputFlag(formatTable, formatJSON, formatJSONL),
 		},
 		Action: p.simulate,
 		Subcommands: []*cli.Command{{
@@ -71,6 +73,14 @@ func (p *program) simulateFleet(c *cli.Context) error {
 	return nil
 }
 
+// simulated is what simulate prints with -o json.
+type simulated struct {
+	sim.Stats
+	Seconds    float64        `json:"seconds"`
+	Faults     map[string]int `json:"faults"`
+	Violations []string       `json:"violations"`
+}
+
 func (p *program) simulate(c *cli.Context) error {
 	if err := noArgs(c); err != nil {
 		return err
@@ -78,10 +88,11 @@ func (p *program) simulate(c *cli.Context) error {
 	first, runs := c.Uint64("seed"), c.Uint64("runs")
 	config := sim.Config{Steps: c.Int("steps"), SQLite: c.Generic("store").(*choice).value == "sqlite"}
 	var next atomic.Uint64
-	var mu sync.Mutex // guards total, bad, failed and what is printed
+	var mu sync.Mutex // guards total, bad, failed, violations and what is printed
 	var total sim.Stats
 	var bad int
 	var failed error
+	violations := []string{}
 	began := time.Now()
 	var all sync.WaitGroup
 	for range runtime.NumCPU() {
@@ -101,8 +112,13 @@ func (p *program) simulate(c *cli.Context) error {
 				}
 				if out.Violation != nil {
 					bad++
-					fmt.Fprintf(p.stdout, "VIOLATION %v\n  repeat: workmanager simulate --seed %d --runs 1 --steps %d --store %s\n",
+					said := fmt.Sprintf("VIOLATION %v\n  repeat: workmanager simulate --seed %d --runs 1 --steps %d --store %s",
 						out.Violation, one.Seed, one.Steps, c.Generic("store").(*choice).value)
+					if format(c) == formatTable {
+						fmt.Fprintln(p.stdout, said)
+					} else if len(violations) < 100 {
+						violations = append(violations, said)
+					}
 				}
 				mu.Unlock()
 			}
@@ -113,6 +129,17 @@ func (p *program) simulate(c *cli.Context) error {
 		return failed
 	}
 	took := time.Since(began)
+	if f := format(c); f != formatTable {
+		out := simulated{Stats: total, Seconds: took.Seconds(), Faults: map[string]int{}, Violations: violations}
+		for i, n := range total.Faults {
+			out.Faults[sim.FaultNames[i]] = n
+		}
+		err := p.printJSON(f, out)
+		if err == nil && bad > 0 {
+			err = fmt.Errorf("%d of %d runs broke a promise", bad, total.Runs)
+		}
+		return errors.Join(err, c.Context.Err())
+	}
 	fmt.Fprintf(p.stdout, "%d runs of %d steps in %s, %.0f a second\n", total.Runs, config.Steps, took.Round(100*time.Millisecond), float64(total.Runs)/took.Seconds())
 	fmt.Fprintf(p.stdout, "%d jobs enqueued, %d answered both, %d local; %d ended, %d dropped by retention, %d re-stamped\n",
 		total.Enqueued, total.Both, total.Local, total.Ended, total.Dropped, total.Restamped)

@@ -19,11 +19,11 @@ func (p *program) statusCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "status",
 		Usage: "print how the queue and the node are",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.GenericFlag{Name: "watch", Usage: "print it again every `INTERVAL` until interrupted; alone every 2s", Value: &every{}},
 			nodeFlag(),
 			outputFlag(formatTable, formatJSON, formatJSONL),
-		},
+		}, checkFlags()...),
 		Action: p.status,
 	}
 }
@@ -31,6 +31,9 @@ func (p *program) statusCommand() *cli.Command {
 func (p *program) status(c *cli.Context) error {
 	if err := noArgs(c); err != nil {
 		return err
+	}
+	if c.Bool("check") {
+		return p.statusCheck(c)
 	}
 	cl := p.client(c)
 	defer cl.Close()

@@ -44,7 +44,7 @@ func (p *program) tokenCommand() *cli.Command {
 				Name:      "revoke",
 				Usage:     "end tokens, and with them what they were exchanged for",
 				ArgsUsage: "ID...",
-				Flags:     []cli.Flag{where()},
+				Flags:     []cli.Flag{where(), outputFlag(formatTable, formatJSON, formatJSONL, formatID)},
 				Action:    p.tokenRevoke,
 			},
 		},
@@ -145,6 +145,7 @@ func (p *program) tokenRevoke(c *cli.Context) error {
 		return usagef("the ID of a token is missing; 'workmanager token ls' lists them")
 	}
 	var errs []error
+	f, revoked := format(c), []string{}
 	for _, id := range c.Args().Slice() {
 		if strings.HasPrefix(id, "wm_") { // the token itself: do not repeat it
 			if parts := strings.SplitN(id, "_", 4); len(parts) == 4 {
@@ -156,9 +157,20 @@ func (p *program) tokenRevoke(c *cli.Context) error {
 			err = &failure{exit: exitNotFound, code: "not_found", err: err, hint: "'workmanager token ls' lists them"}
 		}
 		if err == nil {
-			p.say("token %s is revoked", id)
+			revoked = append(revoked, id)
+			if f == formatTable {
+				p.say("token %s is revoked", id)
+			}
 		}
 		errs = append(errs, err)
+	}
+	switch f {
+	case formatJSON, formatJSONL:
+		errs = append(errs, p.printJSON(f, map[string][]string{"revoked": revoked}))
+	case formatID:
+		for _, id := range revoked {
+			fmt.Fprintln(p.stdout, id)
+		}
 	}
 	return errors.Join(errs...)
 }

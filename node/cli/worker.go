@@ -54,6 +54,7 @@ func (p *program) workerCommand() *cli.Command {
 			&cli.BoolFlag{Name: "spot-notice", Usage: "end in time when this EC2 Spot instance is taken away; without it where the instance metadata service answers at the start", DisableDefaultText: true},
 			&cli.GenericFlag{Name: "log-format", Usage: "`FORMAT`: auto, text, json; auto is text on a terminal", Value: &choice{"auto", []string{"auto", "text", "json"}}, Category: groupLog},
 			&cli.GenericFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn, error", Value: &choice{"info", []string{"debug", "info", "warn", "error"}}, Category: groupLog},
+			outputFlag(formatTable, formatJSON, formatJSONL),
 		},
 		Action: p.worker,
 	}
@@ -83,6 +84,11 @@ func (p *program) worker(c *cli.Context) error {
 	// A thread that computes holds its place for a chunk: others have their own.
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + talkThreads)
 	log.Info("worker runs", "worker", cfg.Name, "instance", cfg.Instance, "cores", cfg.Cores, "nodes", strings.Join(cl.URLs, " "))
+	if f := format(c); f != formatTable {
+		if err := p.printJSON(f, workerStarted{cfg.Name, cfg.Instance, cfg.Cores, cl.URLs, cfg.Version, os.Getpid()}); err != nil {
+			return err
+		}
+	}
 	ctx, end := context.WithCancelCause(c.Context)
 	stop := func() { end(nil) }
 	var watching sync.WaitGroup
@@ -92,11 +98,21 @@ func (p *program) worker(c *cli.Context) error {
 	if !c.Bool("ec2") {
 		return p.compute(ctx, log, cfg, cl)
 	}
-	err = p.compute(ctx, log, cfg, &refusable{Source: cl, now: time.Now, end: end})
+	err = p.compute(ctx, log, cfg, &refusable{directed: cl, now: time.Now, end: end})
 	if cause := context.Cause(ctx); err == nil && c.Context.Err() == nil && jobs.CodeOf(cause) != jobs.CodeInternal {
 		return cause // nil if it was not the reason
 	}
 	return err
+}
+
+// workerStarted is what a worker says of itself with -o json.
+type workerStarted struct {
+	Worker   string   `json:"worker"`
+	Instance string   `json:"instance"`
+	Cores    int      `json:"cores"`
+	Nodes    []string `json:"nodes"`
+	Version  string   `json:"version"`
+	PID      int      `json:"pid"`
 }
 
 // notices tells of the end of the machine that the worker is on.

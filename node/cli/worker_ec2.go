@@ -44,10 +44,19 @@ func onInstance(c *cli.Context, log *slog.Logger, cfg *worker.Config, cl *client
 	return nil
 }
 
+// directed is a Source that also tells what the scheduler wants of the worker.
+// All of it passes through a refusable, or no instance would ever be drained.
+type directed interface {
+	worker.Source
+	worker.Director
+}
+
+var _ directed = (*refusable)(nil)
+
 // refusable is a Source that ends the worker once the nodes have refused it for
 // so long that they will not do otherwise: an instance must not wait for that.
 type refusable struct {
-	worker.Source
+	directed
 	now func() time.Time
 	end func(error)
 
@@ -57,7 +66,7 @@ type refusable struct {
 
 // Lease passes on, and counts refusals. See worker.Source.
 func (r *refusable) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error) {
-	leases, err := r.Source.Lease(ctx, w, c)
+	leases, err := r.directed.Lease(ctx, w, c)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch refused := jobs.CodeOf(err) == jobs.CodeForbidden || jobs.CodeOf(err) == jobs.CodeAuth; {

@@ -12,7 +12,7 @@ import (
 
 // answers is a Source whose Lease fails as it is told.
 type answers struct {
-	worker.Source
+	directed
 	err error
 }
 
@@ -38,7 +38,7 @@ func TestRefusable(t *testing.T) {
 	} {
 		a, now := &answers{}, time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 		var ended error
-		r := &refusable{Source: a, now: func() time.Time { return now }, end: func(err error) { ended = err }}
+		r := &refusable{directed: a, now: func() time.Time { return now }, end: func(err error) { ended = err }}
 		for _, a.err = range row.says {
 			if _, err := r.Lease(t.Context(), jobs.Worker{}, jobs.Capacity{}); !errors.Is(err, a.err) {
 				t.Errorf("%s: Lease() = %v", row.what, err)
@@ -48,5 +48,18 @@ func TestRefusable(t *testing.T) {
 		if (ended != nil) != row.ends || row.ends && !errors.Is(ended, refusal) {
 			t.Errorf("%s: ended with %v", row.what, ended)
 		}
+	}
+}
+
+func (a *answers) Orders(time.Duration) (bool, time.Duration) { return true, time.Second }
+
+// TestRefusable_passes_orders_on: a worker looks whether its Source is a Director.
+func TestRefusable_passes_orders_on(t *testing.T) {
+	d, ok := worker.Source(&refusable{directed: &answers{}}).(worker.Director)
+	if !ok {
+		t.Fatal("it is no Director")
+	}
+	if drain, most := d.Orders(time.Minute); !drain || most != time.Second {
+		t.Errorf("Orders() = %v, %v", drain, most)
 	}
 }

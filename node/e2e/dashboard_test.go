@@ -273,12 +273,12 @@ func (b *tab) tabTo(t *testing.T, selector string) {
 }
 
 // axeCore finds the script of axe-core, which is not kept here: in node_modules
-// of the folder that WORKMANAGER_AXE names, where .ci/run puts it.
+// of the folder that WORKMANAGER_E2E_AXE names, where .ci/run puts it.
 func axeCore(t *testing.T) string {
 	t.Helper()
-	dir := os.Getenv("WORKMANAGER_AXE")
+	dir := os.Getenv("WORKMANAGER_E2E_AXE")
 	if dir == "" {
-		skip(t, "needs axe-core: npm install axe-core@4.14.1 in a folder, and WORKMANAGER_AXE for its name")
+		skip(t, "needs axe-core: npm install axe-core@4.14.1 in a folder, and WORKMANAGER_E2E_AXE for its name")
 	}
 	script, err := os.ReadFile(filepath.Join(dir, "node_modules", "axe-core", "axe.min.js"))
 	if err != nil {

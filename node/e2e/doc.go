@@ -17,6 +17,7 @@
 //	WORKMANAGER_E2E_SEED=1        of the random choices; printed by each test that makes some
 //	WORKMANAGER_E2E_SKIP=fail     a skip is a failure
 //	WORKMANAGER_E2E_PAIR=1        the tests of a pair that take long, too
+//	WORKMANAGER_E2E_FLEET=1       the tests of a fleet, which wait for workers to come and go
 //	WORKMANAGER_E2E_PAIR_ROUNDS=3 rounds of the pair's kill loops
 //	WORKMANAGER_E2E_TAKEOVERS=4   rounds of the take-over test
 //	WORKMANAGER_E2E_LONG=1        refills at full length

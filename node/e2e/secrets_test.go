@@ -236,8 +236,11 @@ func TestSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	poll(t, upTimeout, "the new token is taken, and the jobs are computed", func() string {
-		r, err := p.a.tlsAsk("GET", "/v1/jobs?state=completed&limit=100", "", short)
-		if err != nil {
+		r, err := p.a.tlsAsk("GET", "/v1/jobs?limit=1", "", short)
+		if err != nil || r.status != 200 {
+			return fmt.Sprint(r.status, err)
+		}
+		if r, err = p.a.tlsAsk("GET", "/v1/jobs?state=completed&limit=100", "", p.made.Tokens["operator"]); err != nil {
 			return err.Error()
 		}
 		if n := strings.Count(string(r.body), `"state":"completed"`); n < 5 {

@@ -316,6 +316,16 @@ func (k *Keys) loadTLS() error {
 	return nil
 }
 
+// Check reads the certificates and reports until when they are good, or what is
+// wrong with them.
+func Check(f Files, now time.Time) (Expiry, error) {
+	k := &Keys{files: f, now: func() time.Time { return now }}
+	if err := k.loadTLS(); err != nil {
+		return Expiry{}, err
+	}
+	return k.Expiry(), nil
+}
+
 // GossipKeys reads the keys of gossip in a node's folder, the one that sends first.
 func GossipKeys(dir string) ([][]byte, error) { return readRing(filepath.Join(dir, GossipFile)) }
 

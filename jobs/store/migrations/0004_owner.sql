@@ -9,23 +9,6 @@ CREATE INDEX jobs_owner         ON jobs (owner, rank, created_at) WHERE owner IS
 CREATE INDEX jobs_owner_results ON jobs (owner, rseq)             WHERE owner IS NOT NULL AND rseq IS NOT NULL;
 CREATE INDEX jobs_owner_pull    ON jobs (owner, home, done_at)    WHERE owner IS NOT NULL AND rank = 3 AND pulled = 0 AND purged = 0;
 
--- Workers that were wrong and get nothing more, and those that were let in
--- again: at both nodes the same, see jobs.MergeBar. n counts the changes, so it
--- is odd while the worker is barred.
-CREATE TABLE bars (
-  worker TEXT    PRIMARY KEY CHECK (length(worker) BETWEEN 1 AND 128),
-  n      INTEGER NOT NULL CHECK (n > 0),
-  reason TEXT    NOT NULL,
-  job    BLOB    NOT NULL CHECK (length(job) = 16),
-  at     INTEGER NOT NULL
-) WITHOUT ROWID, STRICT;
-
--- Completed jobs of which there are two values, to be recomputed here. Local.
-CREATE TABLE disputes (
-  id BLOB    PRIMARY KEY CHECK (length(id) = 16),
-  at INTEGER NOT NULL
-) WITHOUT ROWID, STRICT;
-
 -- While the peer was of this release and this node was not, owners came as
 -- fields that it did not know. It reads the peer's feed once more to learn them.
 UPDATE peers SET boot = NULL, at = 0, seen_head = 0, back_at = 0, back_to = 0, amnesia = 1
