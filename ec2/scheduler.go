@@ -414,7 +414,7 @@ func born(launched, before, now time.Time) time.Time {
 // died takes in the end of an instance.
 func (s *Scheduler) died(now time.Time, m *machine) {
 	spot := m.Spot && strings.Contains(m.Reason, "SpotInstance")
-	if spot {
+	if spot || s.left(m) {
 		o := m.Offer
 		if s.ledger.has(m.Slot) {
 			o = s.cfg.Offer(m.Slot) // in the words of the settings
@@ -424,6 +424,14 @@ func (s *Scheduler) died(now time.Time, m *machine) {
 	if !m.registered && !m.spared && !spot && m.drainAt.IsZero() {
 		s.failed(now, m)
 	}
+}
+
+// left reports whether a Spot instance ended itself in the middle of its work,
+// though nobody asked it to. That is what one does that hears that it will be
+// taken back, long before EC2 says so.
+func (s *Scheduler) left(m *machine) bool {
+	_, idle := s.orders.Idle[m.ID]
+	return m.Spot && m.registered && !idle && m.drainAt.IsZero() && !m.ending && strings.Contains(m.Reason, "InstanceInitiatedShutdown")
 }
 
 // failed counts an instance whose worker was never heard of, once.
