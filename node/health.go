@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"workmanager/web/api"
@@ -95,5 +96,9 @@ func (n *Node) stopping() {
 
 // statusLine is what systemctl status shows of the node.
 func statusLine(st api.Status) string {
-	return fmt.Sprintf("%d jobs queued, %d leased, %d workers; peer: %s.", st.Queued, st.Leased, st.Workers, st.Peer.Session)
+	s := st.Forecast.Text
+	if at := st.Forecast.DoneAt; at != nil {
+		s += " (" + at.UTC().Format("2006-01-02 15:04") + " UTC)"
+	}
+	return strings.TrimSpace(s + ". " + st.Forecast.Reason)
 }

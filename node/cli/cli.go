@@ -77,6 +77,8 @@ func (p *program) app() *cli.App {
 			p.benchCommand(),
 			p.demoCommand(),
 			p.simulateCommand(),
+			p.backupCommand(),
+			p.restoreCommand(),
 			p.doctorCommand(),
 			p.helpCommand(),
 			p.versionCommand(),

@@ -55,6 +55,9 @@ func TestUnreachable(t *testing.T) {
 		if !asksNode(c) {
 			return
 		}
+		if name == "doctor" { // that there is nobody is what it finds
+			return
+		}
 		line, ok := lines[name]
 		if !ok {
 			t.Errorf("%s takes --node and is not tried here", name)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -53,6 +54,7 @@ type half struct {
 	gossip string
 	prefix []string
 	flags  []string
+	binary string // "" is the one under test
 	p      *pair
 }
 
@@ -118,7 +120,7 @@ func (p *pair) halves() []*half { return []*half{p.a, p.b} }
 
 // argv is the command line of a half's node.
 func (s *half) argv() []string {
-	argv := append(slices.Clone(s.prefix), binary, "node", "--name", s.label, "--listen", s.addr, "--gossip", s.gossip,
+	argv := append(slices.Clone(s.prefix), cmp.Or(s.binary, binary), "node", "--name", s.label, "--listen", s.addr, "--gossip", s.gossip,
 		"--join", s.other().gossip, "--data-dir", s.dir, "--log-format", "text")
 	if os.Getenv("WORKMANAGER_E2E_MUTED") != "" { // gossip tells nothing once the two have met: only slower
 		argv = append(argv, "--gossip-muted")

@@ -53,23 +53,34 @@ func TestSystemd(t *testing.T) {
 	}
 }
 
-// TestUnit: the unit file is one that systemd takes, and closes what can be closed.
+// TestUnit: the unit files, by hand and as deployed, are ones that systemd takes,
+// hear from the watchdog, and close what can be closed.
 func TestUnit(t *testing.T) {
 	t.Parallel()
 	need(t, false, "systemd-analyze")
-	b, err := os.ReadFile("../../scripts/workmanager.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	unit := filepath.Join(t.TempDir(), "workmanager.service")
-	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(b), "/usr/local/bin/workmanager", binary)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", unit).CombinedOutput(); err != nil || strings.Contains(string(out), unit) {
-		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
-	}
-	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=yes", "--threshold=20", unit).CombinedOutput()
-	if err != nil {
-		t.Errorf("the unit is more open than 2.0 of 10: %v\n%s", err, out)
+	for _, name := range []string{"../../scripts/workmanager.service", "../../scripts/deploy/workmanager.service"} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(b)
+		for _, line := range []string{"Type=notify", "WatchdogSec=60s", "Restart=on-failure"} {
+			if !strings.Contains(text, "\n"+line+"\n") {
+				t.Errorf("%s has no %s", name, line)
+			}
+		}
+		unit := filepath.Join(t.TempDir(), "workmanager.service")
+		for _, installed := range []string{"/usr/local/bin/workmanager", "/opt/workmanager/workmanager"} {
+			text = strings.ReplaceAll(text, installed, binary)
+		}
+		if err := os.WriteFile(unit, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", unit).CombinedOutput(); err != nil || strings.Contains(string(out), unit) {
+			t.Errorf("%s: systemd-analyze verify: %v\n%s", name, err, out)
+		}
+		if out, err := exec.CommandContext(t.Context(), "systemd-analyze", "security", "--offline=yes", "--threshold=20", unit).CombinedOutput(); err != nil {
+			t.Errorf("%s is more open than 2.0 of 10: %v\n%s", name, err, out)
+		}
 	}
 }
