@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -45,11 +46,16 @@ func TestProcesses_are_found_again(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no process is found again on Windows")
 	}
-	var kept []byte
+	var kept atomic.Pointer[[]byte] // they are told of ends by goroutines of their own
+	keep := func(b []byte) error {
+		b = slices.Clone(b)
+		kept.Store(&b)
+		return nil
+	}
+	_ = keep(nil) // never fails
 	config := func() ec2.ProcessConfig {
 		return ec2.ProcessConfig{
-			Command: script("trap 'exit 0' TERM; while :; do sleep 0.05; done"), StopTime: 5 * time.Second,
-			Kept: slices.Clone(kept), Keep: func(b []byte) error { kept = slices.Clone(b); return nil },
+			Command: script("trap 'exit 0' TERM; while :; do sleep 0.05; done"), StopTime: 5 * time.Second, Kept: *kept.Load(), Keep: keep,
 		}
 	}
 	cfg := fleetConfig()
@@ -92,16 +98,16 @@ func TestProcesses_are_found_again(t *testing.T) {
 	until(t, first, "all ended", func(is []ec2.Instance) bool {
 		return !slices.ContainsFunc(is, func(i ec2.Instance) bool { return i.State != ec2.Terminated })
 	})
-	if string(kept) != "[]" {
-		t.Errorf("remembered of none that runs: %s", kept)
+	if text := *kept.Load(); string(text) != "[]" {
+		t.Errorf("remembered of none that runs: %s", text)
 	}
 
-	kept = []byte(`[{"ID":"p-1","PID":1},{"ID":"p-2","PID":` + strconv.Itoa(os.Getpid()) + `}]`)
+	_ = keep([]byte(`[{"ID":"p-1","PID":1},{"ID":"p-2","PID":` + strconv.Itoa(os.Getpid()) + `}]`)) // never fails
 	third, err := ec2.NewProcesses(config())
 	if got, _ := third.Instances(t.Context()); err != nil || len(got) != 0 {
 		t.Errorf("of numbers that others have: found %+v, %v", got, err)
 	}
-	kept = []byte("no JSON")
+	_ = keep([]byte("no JSON"))
 	if _, err := ec2.NewProcesses(config()); err == nil {
 		t.Error("NewProcesses() with what is no memory = nil error")
 	}
