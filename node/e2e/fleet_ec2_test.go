@@ -84,10 +84,10 @@ func (p *ec2Pair) working(n int) (is []api.Instance) {
 	return is
 }
 
-// submit enqueues a job at a node and returns its ID.
-func (p *ec2Pair) submit(n *node, data string, iterations uint64) string {
+// submit enqueues a job at a node, perhaps with more parameters, and returns its ID.
+func (p *ec2Pair) submit(n *node, data string, iterations uint64, more ...string) string {
 	p.t.Helper()
-	r, err := n.tlsAsk("PUT", fmt.Sprintf("/enqueue?iterations=%d", iterations), data, p.made.Tokens["client"])
+	r, err := n.tlsAsk("PUT", fmt.Sprintf("/enqueue?iterations=%d%s", iterations, strings.Join(more, "")), data, p.made.Tokens["client"])
 	if err != nil || r.status != http.StatusOK {
 		p.t.Fatalf("enqueue: %v, %v", r, err)
 	}
