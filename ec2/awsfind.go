@@ -21,6 +21,7 @@ const debianOwner = "136693071363"
 type Place struct {
 	Image         string
 	RootDevice    string // of the image; "" if EC2 does not tell
+	RootGiB       int32  // its size there, likewise 0
 	Subnets       []Subnet
 	SecurityGroup string
 }
@@ -62,6 +63,11 @@ func (a *AWS) findImage(ctx context.Context, want *Place, arch string) error {
 		return cmp.Or(cmp.Compare(aws.ToString(x.CreationDate), aws.ToString(y.CreationDate)), cmp.Compare(aws.ToString(x.ImageId), aws.ToString(y.ImageId)))
 	})
 	want.Image, want.RootDevice = aws.ToString(newest.ImageId), aws.ToString(newest.RootDeviceName)
+	for _, d := range newest.BlockDeviceMappings {
+		if d.Ebs != nil && aws.ToString(d.DeviceName) == want.RootDevice {
+			want.RootGiB = aws.ToInt32(d.Ebs.VolumeSize)
+		}
+	}
 	return nil
 }
 

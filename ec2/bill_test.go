@@ -3,6 +3,7 @@ package ec2_test
 import (
 	"context"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -124,4 +125,34 @@ func (h *hiding) Launch(ctx context.Context, r ec2.Request) (ec2.Instance, error
 		return ec2.Instance{}, &ec2.Refusal{Kind: ec2.Quota, Code: "VcpuLimitExceeded"}
 	}
 	return h.Cloud.Launch(ctx, r)
+}
+
+// TestScheduler_spot_notice has workers on Spot instances end themselves: one in
+// the middle of its work has heard that it is taken back, so its offer is left
+// alone; one that was idle, or drained, has not.
+func TestScheduler_spot_notice(t *testing.T) {
+	cfg := fleetConfig()
+	cfg.Spot, cfg.Types, cfg.Max = true, []string{"c7a.large"}, 4
+	w := newWorld(t, 1, ec2test.Options{Boot: 20 * time.Second})
+	s := w.scheduler("a", cfg, ec2.Parts{})
+	w.wanted = 2
+	w.steps(9, s)
+	w.live(2, "at work")
+	w.cloud.Shutdown(w.cloud.Alive()[0].ID)
+	w.steps(2, s)
+	said(t, s, "c7a.large in zone-a (Spot) is set aside")
+
+	s = w.scheduler("a", cfg, ec2.Parts{})
+	w.wanted = 1
+	w.steps(12, s)
+	w.wanted = 0
+	w.steps(60, s)
+	w.live(0, "without work")
+	w.wanted = 1
+	w.steps(2, s)
+	for _, e := range s.Decisions(1000) {
+		if strings.Contains(e.Why, "set aside") {
+			t.Errorf("workers that were not needed went, and their offers are set aside: %s", e.Why)
+		}
+	}
 }

@@ -166,20 +166,26 @@ type Pace struct {
 	Hold      time.Duration // too many workers for so long, before one drains: a minute
 	ShortIdle time.Duration // a worker that is one too many ends when idle for so long: 15 s
 	LongIdle  time.Duration // the others: 90 s
-	Lead      time.Duration // a node of a pair has been the one to lead for so long before it acts: 15 s
+	// Hurry is for tests, which cannot wait: every other time of the policy, those
+	// of its safety nets among them, is divided by it. 0 is 1.
+	Hurry float64
+	Lead  time.Duration // a node of a pair has been the one to lead for so long before it acts: 15 s
 }
 
-func (p Pace) interval() time.Duration  { return cmp.Or(p.Interval, Interval) }
-func (p Pace) least() time.Duration     { return cmp.Or(p.Least, minAge) }
-func (p Pace) hold() time.Duration      { return cmp.Or(p.Hold, holdTime) }
-func (p Pace) shortIdle() time.Duration { return cmp.Or(p.ShortIdle, shortIdle) }
-func (p Pace) lead() time.Duration      { return cmp.Or(p.Lead, leadTime) }
-func (p Pace) longIdle() time.Duration  { return cmp.Or(p.LongIdle, longIdle) }
-
-// DefaultPace returns what the zero Pace stands for.
-func DefaultPace() Pace {
-	return Pace{Interval: Interval, Least: minAge, Hold: holdTime, ShortIdle: shortIdle, LongIdle: longIdle, Lead: leadTime}
+// hasten is a time that the policy goes by.
+func (p Pace) hasten(d time.Duration) time.Duration {
+	if p.Hurry > 1 {
+		return time.Duration(float64(d) / p.Hurry)
+	}
+	return d
 }
+
+func (p Pace) interval() time.Duration  { return cmp.Or(p.Interval, p.hasten(Interval)) }
+func (p Pace) least() time.Duration     { return cmp.Or(p.Least, p.hasten(minAge)) }
+func (p Pace) hold() time.Duration      { return cmp.Or(p.Hold, p.hasten(holdTime)) }
+func (p Pace) shortIdle() time.Duration { return cmp.Or(p.ShortIdle, p.hasten(shortIdle)) }
+func (p Pace) lead() time.Duration      { return cmp.Or(p.Lead, p.hasten(leadTime)) }
+func (p Pace) longIdle() time.Duration  { return cmp.Or(p.LongIdle, p.hasten(longIdle)) }
 
 // DefaultConfig returns the settings that simulation chose.
 func DefaultConfig() Config {

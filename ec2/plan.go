@@ -178,7 +178,7 @@ func (p *planner) safety() {
 			p.act(Terminate, m, "it stopped, and a stopped instance is paid for without use")
 			continue
 		case !m.DrainAt.IsZero():
-			if p.now.Sub(m.DrainAt) >= drainLimit {
+			if p.now.Sub(m.DrainAt) >= p.cfg.hasten(drainLimit) {
 				p.act(Terminate, m, "it was told to drain %s ago and is still there", rough(p.now.Sub(m.DrainAt)))
 			}
 			continue
@@ -194,7 +194,7 @@ func (p *planner) safety() {
 				if m.Worker == nil && m.Suspect.IsZero() {
 					p.unseen++
 				}
-				if !m.Suspect.IsZero() && p.now.Sub(m.Suspect) >= secondLook {
+				if !m.Suspect.IsZero() && p.now.Sub(m.Suspect) >= p.cfg.hasten(secondLook) {
 					p.act(Terminate, m, "%s", why)
 				}
 				continue // it is no capacity
@@ -235,12 +235,12 @@ func (p *planner) drop(m *Machine, format string, args ...any) {
 func (p *planner) doubt(m *Machine, age time.Duration) string {
 	switch {
 	case m.Worker != nil:
-		if silent := p.now.Sub(m.Worker.SeenAt); silent >= silenceLimit {
+		if silent := p.now.Sub(m.Worker.SeenAt); silent >= p.cfg.hasten(silenceLimit) {
 			return "it has said nothing for " + rough(silent)
 		}
-	case m.Slot < 0 && age >= strayLimit:
+	case m.Slot < 0 && age >= p.cfg.hasten(strayLimit):
 		return "it is in no slot, and has not registered in " + rough(age)
-	case age >= registerLimit:
+	case age >= p.cfg.hasten(registerLimit):
 		return "it has not registered in " + rough(age)
 	}
 	return ""

@@ -468,3 +468,21 @@ func playPlan(t *testing.T, seed uint64, kind uint8) {
 		}
 	}
 }
+
+// TestPlan_hurry divides the times of the safety nets, and of nothing else.
+func TestPlan_hurry(t *testing.T) {
+	for _, row := range []struct {
+		hurry float64
+		age   time.Duration // of one that has not registered
+		want  int           // suspects
+	}{{0, 9 * time.Minute, 0}, {0, 11 * time.Minute, 1}, {1, 9 * time.Minute, 0}, {30, 19 * time.Second, 0}, {30, 21 * time.Second, 1}} {
+		c := planConfig()
+		c.Hurry = row.hurry
+		in := planInput(c)
+		in.Machines = []Machine{booting(0, row.age)}
+		backlog(in, 100, 100)
+		if d := Plan(noon, c, in); len(d.Suspects) != row.want || d.Work != 100*100 {
+			t.Errorf("hurry %g, age %s: %d suspects of %d, work %g", row.hurry, row.age, len(d.Suspects), row.want, d.Work)
+		}
+	}
+}

@@ -162,9 +162,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-s.wake:
-			if soon := time.Now().Add(wakeTime); soon.Before(next) {
+			if soon := time.Now().Add(s.cfg.hasten(wakeTime)); soon.Before(next) {
 				next = soon
-				timer.Reset(wakeTime)
+				timer.Reset(s.cfg.hasten(wakeTime))
 			}
 			continue
 		case now := <-timer.C:
@@ -205,7 +205,7 @@ func (s *Scheduler) Step(ctx context.Context, now time.Time) error {
 	s.arrive(now, demand)
 	s.direct = demand.Workers // also where this node does not lead: the other one hears of them
 	since := now.Sub(s.lookedAt)
-	look := leads || since >= followInterval || s.stranger && since >= s.cfg.interval()
+	look := leads || since >= s.cfg.hasten(followInterval) || s.stranger && since >= s.cfg.interval()
 	theirs := s.theirs
 	s.mu.Unlock()
 	if !leads {
@@ -345,7 +345,7 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 			continue // an old answer: no way leads back
 		}
 		i.LaunchedAt = m.bornAt
-		m.Instance, m.seenAt, m.untilSeen = i, now, now.Add(unseenTime)
+		m.Instance, m.seenAt, m.untilSeen = i, now, now.Add(s.cfg.hasten(unseenTime))
 		if !was && i.State.Dead() {
 			m.endedAt = now
 			s.bill.add(now, i.ID, s.cost(now, m))
@@ -414,7 +414,7 @@ func born(launched, before, now time.Time) time.Time {
 // died takes in the end of an instance.
 func (s *Scheduler) died(now time.Time, m *machine) {
 	spot := m.Spot && strings.Contains(m.Reason, "SpotInstance")
-	if spot {
+	if spot || s.left(m) {
 		o := m.Offer
 		if s.ledger.has(m.Slot) {
 			o = s.cfg.Offer(m.Slot) // in the words of the settings
@@ -424,6 +424,14 @@ func (s *Scheduler) died(now time.Time, m *machine) {
 	if !m.registered && !m.spared && !spot && m.drainAt.IsZero() {
 		s.failed(now, m)
 	}
+}
+
+// left reports whether a Spot instance ended itself in the middle of its work,
+// though nobody asked it to. That is what one does that hears that it will be
+// taken back, long before EC2 says so.
+func (s *Scheduler) left(m *machine) bool {
+	_, idle := s.orders.Idle[m.ID]
+	return m.Spot && m.registered && !idle && m.drainAt.IsZero() && !m.ending && strings.Contains(m.Reason, "InstanceInitiatedShutdown")
 }
 
 // failed counts an instance whose worker was never heard of, once.
@@ -621,14 +629,14 @@ func (s *Scheduler) launched(now time.Time, x Slot, i Instance, err error, d Dec
 			s.ledger.raise(x.Slot, markOf(x.Gen, true))
 			return at + i.ID + " was seen to end; the next generation is asked for", false
 		} else if m != nil {
-			m.untilSeen = now.Add(unseenTime)
+			m.untilSeen = now.Add(s.cfg.hasten(unseenTime))
 			return at + i.ID + " is there already", false
 		}
 		s.launches = append(s.launches, now)
 		s.launchCount++
 		i.Slot, i.Gen, i.Offer = x.Slot, x.Gen, x.Offer
 		i.LaunchedAt = now
-		s.machines[i.ID] = &machine{Instance: i, bornAt: now, seenAt: now, untilSeen: now.Add(unseenTime), price: s.price(x.Offer)}
+		s.machines[i.ID] = &machine{Instance: i, bornAt: now, seenAt: now, untilSeen: now.Add(s.cfg.hasten(unseenTime)), price: s.price(x.Offer)}
 		s.p.Log.Info("fleet launch", "instance", i.ID, "slot", x.Slot, "gen", x.Gen, "type", x.Type, "zone", x.Zone, "spot", x.Spot)
 		return at + i.ID, false
 	case !errors.As(err, &no):

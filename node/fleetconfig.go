@@ -135,14 +135,7 @@ func (f Fleet) plan(cluster string) (ec2.Config, error) {
 	if f.Kind != FleetEC2 {
 		return cfg, nil
 	}
-	if f.Hurry > 0 {
-		quick := func(d time.Duration) time.Duration { return time.Duration(float64(d) / f.Hurry) }
-		cfg.Boot, cfg.BootLeast, cfg.BootMost = quick(cfg.Boot), quick(cfg.BootLeast), quick(cfg.BootMost)
-		cfg.Pace = ec2.DefaultPace()
-		for _, d := range []*time.Duration{&cfg.Interval, &cfg.Least, &cfg.Hold, &cfg.ShortIdle, &cfg.LongIdle, &cfg.Lead} {
-			*d = quick(*d)
-		}
-	}
+	cfg.Hurry, cfg.Boot, cfg.BootLeast, cfg.BootMost = f.Hurry, f.hasten(cfg.Boot), f.hasten(cfg.BootLeast), f.hasten(cfg.BootMost)
 	cfg.Types = f.Types
 	for _, s := range f.Subnets {
 		id, zone, _ := strings.Cut(s, "=")
@@ -151,6 +144,14 @@ func (f Fleet) plan(cluster string) (ec2.Config, error) {
 	var err error
 	cfg.Prices, err = prices(f.Prices)
 	return cfg, err
+}
+
+// hasten is a time of instances for a test that cannot wait for it.
+func (f Fleet) hasten(d time.Duration) time.Duration {
+	if f.Hurry > 1 {
+		return time.Duration(float64(d) / f.Hurry)
+	}
+	return d
 }
 
 // processRate is what one process is taken to do, iterations a second, until one

@@ -22,7 +22,7 @@ const (
 	programPath, healthPath = "/worker/binary/", "/healthz"
 	// instanceIdle is how long an idle instance waits where no scheduler has told
 	// it, and instanceCutoff how long it tries to reach a node.
-	instanceIdle, instanceCutoff = "90s", "10m"
+	instanceIdle, instanceCutoff = 90 * time.Second, 10 * time.Minute
 	// findTimeout bounds the questions to EC2 at the beginning.
 	findTimeout = 30 * time.Second
 	// defaultType is what is launched where no type is named.
@@ -74,7 +74,7 @@ func (c *ec2Cloud) begin(ctx context.Context) (ec2.Config, ec2.Parts, error) {
 		return fail(err)
 	}
 	cfg.Subnets = place.Subnets
-	config.Image, config.SecurityGroup, config.RootDevice = place.Image, place.SecurityGroup, place.RootDevice
+	config.Image, config.SecurityGroup, config.RootDevice, config.RootGiB = place.Image, place.SecurityGroup, place.RootDevice, place.RootGiB
 	aws, err := ec2.NewAWS(ctx, config)
 	if err != nil {
 		return fail(err)
@@ -105,7 +105,7 @@ func (c *ec2Cloud) userData(sums map[string]string) ([]byte, error) {
 	}
 	return ec2.UserData{
 		Nodes: nodes, CA: string(ca), BinaryPath: programPath, HealthPath: healthPath, SHA256: sums,
-		Args: []string{"--idle-timeout", instanceIdle, "--cutoff-timeout", instanceCutoff},
+		Args: []string{"--idle-timeout", n.cfg.Fleet.hasten(instanceIdle).String(), "--cutoff-timeout", n.cfg.Fleet.hasten(instanceCutoff).String()},
 	}.Render()
 }
 

@@ -34,6 +34,8 @@ type Options struct {
 	Rand *rand.Rand       // for Lag; nil: seeded with 1
 	// Boot is how long an instance is pending.
 	Boot time.Duration
+	// Shutdown is how long one is shutting down; 0: 20 s.
+	Shutdown time.Duration
 	// Lag is the most that a DescribeInstances may be behind; each draws its own.
 	Lag time.Duration
 	// DeadInstance answers a token whose instance has ended with that instance
@@ -95,14 +97,14 @@ type Instance struct {
 func (i Instance) Alive() bool { return i.EndedAt.IsZero() }
 
 // state is what an observer sees who is so far behind; "" is nothing at all.
-func (i *Instance) state(now time.Time, lag time.Duration) ec2.State {
+func (i *Instance) state(now time.Time, lag, shutdown time.Duration) ec2.State {
 	seen := now.Add(-lag)
 	switch {
 	case seen.Before(i.LaunchedAt):
 		return ""
 	case !i.EndedAt.IsZero() && !seen.Before(i.EndedAt.Add(shownTime)):
 		return ""
-	case !i.EndedAt.IsZero() && !seen.Before(i.EndedAt.Add(shutdownTime)):
+	case !i.EndedAt.IsZero() && !seen.Before(i.EndedAt.Add(shutdown)):
 		return ec2.Terminated
 	case !i.EndedAt.IsZero() && !seen.Before(i.EndedAt):
 		return ec2.ShuttingDown
@@ -139,6 +141,7 @@ func New(o Options) *EC2 {
 	if o.Rand == nil {
 		o.Rand = rand.New(rand.NewPCG(1, 1))
 	}
+	o.Shutdown = cmp.Or(o.Shutdown, shutdownTime)
 	return &EC2{o: o, byID: map[string]*Instance{}, tokens: map[string]*token{}, calls: map[string]int{}}
 }
 
@@ -254,7 +257,7 @@ func (e *EC2) answer(i Instance) shown {
 	if !i.Alive() { // however long ago
 		return shown{i, ec2.Terminated}
 	}
-	return shown{i, i.state(e.o.Now(), 0)}
+	return shown{i, i.state(e.o.Now(), 0, e.o.Shutdown)}
 }
 
 // shown is an instance as one answer has it.
@@ -275,12 +278,12 @@ func (e *EC2) describe(page int, ids []string, match func(shown) bool) (out []sh
 		lag = time.Duration(e.o.Rand.Int64N(int64(e.o.Lag)))
 	}
 	for _, id := range ids {
-		if i := e.byID[id]; i == nil || i.state(now, lag) == "" {
+		if i := e.byID[id]; i == nil || i.state(now, lag, e.o.Shutdown) == "" {
 			return nil, false, refuse(400, "InvalidInstanceID.NotFound", "The instance ID '%s' does not exist", id)
 		}
 	}
 	for _, i := range e.list {
-		s := shown{*i, i.state(now, lag)}
+		s := shown{*i, i.state(now, lag, e.o.Shutdown)}
 		if s.state != "" && (len(ids) == 0 || slices.Contains(ids, i.ID)) && match(s) {
 			out = append(out, s)
 		}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -19,20 +20,27 @@ type closedPair struct {
 	made         keysMade
 	addr, gossip map[string]string
 	flags        []string
-	prefix       []string // a command that runs the binary
+	prefix       []string          // a command that runs the binary
+	builds       map[string]string // by node; the binary under test where there is none
 	a, b         *node
 }
 
 // newClosedPair starts a pair and waits until its writes are on both disks.
 func newClosedPair(t testing.TB, flags ...string) *closedPair {
 	t.Helper()
-	p := &closedPair{t: t, keys: filepath.Join(t.TempDir(), "keys"), data: t.TempDir(), flags: flags,
-		addr: map[string]string{}, gossip: map[string]string{}}
+	return newClosedPairBy(t, func(p *closedPair) { p.flags = flags })
+}
+
+// newClosedPairBy is newClosedPair for what depends on where the nodes are.
+func newClosedPairBy(t testing.TB, set func(p *closedPair)) *closedPair {
+	t.Helper()
+	p := &closedPair{t: t, keys: filepath.Join(t.TempDir(), "keys"), data: t.TempDir(), addr: map[string]string{}, gossip: map[string]string{}}
 	p.made = initKeys(t, p.keys)
 	for name, ip := range map[string]string{"a": "127.0.0.1", "b": "127.0.0.2"} {
 		p.addr[name] = strings.Replace(freeAddr(t), "127.0.0.1", ip, 1)
 		p.gossip[name] = strings.Replace(freeAddr(t), "127.0.0.1", ip, 1)
 	}
+	set(p)
 	p.a, p.b = p.up("a"), p.up("b")
 	p.inStep()
 	return p
@@ -42,7 +50,7 @@ func newClosedPair(t testing.TB, flags ...string) *closedPair {
 func (p *closedPair) up(name string) *node {
 	p.t.Helper()
 	other := map[string]string{"a": "b", "b": "a"}[name]
-	argv := append(slices.Clone(p.prefix), binary, "node", "--keys", filepath.Join(p.keys, name), "--listen", p.addr[name], "--gossip", p.gossip[name],
+	argv := append(slices.Clone(p.prefix), cmp.Or(p.builds[name], binary), "node", "--keys", filepath.Join(p.keys, name), "--listen", p.addr[name], "--gossip", p.gossip[name],
 		"--join", p.gossip[other], "--data-dir", filepath.Join(p.data, name), "--log-level", "debug", "--log-format", "text")
 	pr := launch(p.t, "node "+name, append(argv, p.flags...)...)
 	n := &node{process: pr, addr: p.addr[name], dir: filepath.Join(p.data, name), http: secure(p.t, p.keys)}

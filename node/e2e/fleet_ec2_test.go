@@ -35,20 +35,27 @@ func asClientOf(t *testing.T, endpoint string) {
 	}
 }
 
-// newEC2Pair starts the pair at a fake EC2, whose instances have the address that
-// their processes here send from.
-func newEC2Pair(t *testing.T, deaf func(n int) bool, flags ...string) (*ec2Pair, *ec2test.EC2) {
+// fakeEC2 serves a fake whose instances have the address that their processes here
+// send from, so that nodes look at it as they always do.
+func fakeEC2(t *testing.T) (*ec2test.EC2, string) {
 	t.Helper()
 	fake := ec2test.New(ec2test.Options{
-		Zones:   map[string]string{"subnet-a": "zone-1", "subnet-b": "zone-2"},
+		Zones: map[string]string{"subnet-a": "zone-1", "subnet-b": "zone-2"}, Shutdown: time.Second,
 		Address: func(int) string { return "127.0.0.1" },
 	})
 	s := httptest.NewServer(fake)
 	t.Cleanup(s.Close)
 	asClientOf(t, s.URL)
+	return fake, s.URL
+}
+
+// newEC2Pair starts the pair at a fake EC2.
+func newEC2Pair(t *testing.T, deaf func(n int) bool, flags ...string) (*ec2Pair, *ec2test.EC2) {
+	t.Helper()
+	fake, endpoint := fakeEC2(t)
 	p := newClosedPair(t, slices.Concat([]string{"--fleet", "ec2", "--cluster", "test", "--ami", "ami-1", "--subnets", "subnet-a=zone-1,subnet-b=zone-2",
 		"--types", "c7a.large", "--worker-sg", "sg-1", "--drain-seconds", "5", "--checkpoint-interval", "1s", "--fleet-hurry", fmt.Sprint(ec2Hurry)}, flags)...)
-	return &ec2Pair{closedPair: p, guests: startGuests(t, s.URL, ec2Hurry, deaf)}, fake
+	return &ec2Pair{closedPair: p, guests: startGuests(t, endpoint, ec2Hurry, deaf)}, fake
 }
 
 // fleet asks a node as an operator.
@@ -77,10 +84,10 @@ func (p *ec2Pair) working(n int) (is []api.Instance) {
 	return is
 }
 
-// submit enqueues a job at a node and returns its ID.
-func (p *ec2Pair) submit(n *node, data string, iterations uint64) string {
+// submit enqueues a job at a node, perhaps with more parameters, and returns its ID.
+func (p *ec2Pair) submit(n *node, data string, iterations uint64, more ...string) string {
 	p.t.Helper()
-	r, err := n.tlsAsk("PUT", fmt.Sprintf("/enqueue?iterations=%d", iterations), data, p.made.Tokens["client"])
+	r, err := n.tlsAsk("PUT", fmt.Sprintf("/enqueue?iterations=%d%s", iterations, strings.Join(more, "")), data, p.made.Tokens["client"])
 	if err != nil || r.status != http.StatusOK {
 		p.t.Fatalf("enqueue: %v, %v", r, err)
 	}

@@ -41,7 +41,7 @@ type guests struct {
 type guest struct {
 	id, slot string
 	dir      string
-	deaf     bool
+	deaf     atomic.Bool  // nothing runs on it, and it does not power itself off
 	pgid     atomic.Int64 // 0: it runs nothing
 	metadata *httptest.Server
 	notice   atomic.Pointer[string] // of Spot
@@ -101,7 +101,7 @@ func (g *guests) look() error {
 		case !alive: // the machine is taken away under it
 			x.kill()
 			x.ended = true
-		case !x.deaf && len(x.processes()) == 0: // it has powered itself off
+		case !x.deaf.Load() && len(x.processes()) == 0: // it has powered itself off
 			if err := g.api.terminate(x.id); err != nil {
 				return err
 			}
@@ -120,10 +120,10 @@ func (g *guests) boot(i shownInstance) error {
 	x := &guest{id: i.ID, slot: i.tag("workmanager:slot"), dir: filepath.Join(g.dir, i.ID)}
 	x.metadata = httptest.NewServer(http.HandlerFunc(x.answer))
 	g.mu.Lock()
-	x.deaf = g.deaf != nil && g.deaf(len(g.list))
+	x.deaf.Store(g.deaf != nil && g.deaf(len(g.list)))
 	g.list = append(g.list, x)
 	g.mu.Unlock()
-	if x.deaf {
+	if x.deaf.Load() {
 		return os.MkdirAll(x.dir, 0o755)
 	}
 	if err := os.MkdirAll(filepath.Join(x.dir, "root"), 0o755); err != nil {
