@@ -69,7 +69,7 @@ func TestDistrust(t *testing.T) {
 	if err != nil || len(got) != jobs.MaxQuarantines || slices.ContainsFunc(got, func(q jobs.Quarantine) bool { return q.Worker[0] == 'w' || q.Worker == "x49" }) {
 		t.Errorf("%d rows, %v, want the %d last", len(got), err, jobs.MaxQuarantines)
 	}
-	if err := s.Distrust(t.Context(), store.Distrust{Quarantines: []jobs.Quarantine{{Subject: jobs.Subject{Worker: ""}, Turn: 1}}}); err == nil {
+	if err := s.Distrust(t.Context(), store.Distrust{Quarantines: []jobs.Quarantine{{Subject: jobs.Subject{Worker: ""}, Turn: 1, Barred: true, Since: time.UnixMicro(3e15).UTC()}}}); err == nil {
 		t.Error("a row without a worker was taken")
 	}
 
