@@ -71,6 +71,7 @@ func (orders) Order(_ context.Context, _, instance string) error {
 	return nil
 }
 func (orders) Fleet(context.Context) (api.FleetStatus, error) { return api.FleetStatus{}, nil }
+func (orders) Decided() <-chan struct{}                       { return nil }
 
 // guarded returns a server that asks for tokens, with what change makes of the
 // limits.
