@@ -25,12 +25,12 @@ func (p *program) backupCommand() *cli.Command {
 			dataDirFlag("`FOLDER` of the node's database"),
 			&cli.StringFlag{Name: "out", Usage: "`FILE` to make, or a folder that is there: the file is named by node and time"},
 			&cli.IntFlag{Name: "keep", Usage: "in a folder, keep the newest `N` backups; 0 keeps all"},
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		},
 		Action: p.backup,
 		Subcommands: []*cli.Command{{
 			Name: "verify", Usage: "read a backup whole: its checksum, and SQLite's check of the database in it", ArgsUsage: "FILE",
-			Flags: []cli.Flag{outputFlag(formatTable, formatJSON, formatJSONL)}, Action: p.backupVerify,
+			Flags: []cli.Flag{reportFlag()}, Action: p.backupVerify,
 		}},
 	}
 }
@@ -44,7 +44,7 @@ func (p *program) restoreCommand() *cli.Command {
 		ArgsUsage: "FILE",
 		Flags: []cli.Flag{
 			dataDirFlag("`FOLDER` to make"),
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		},
 		Action: p.restore,
 	}

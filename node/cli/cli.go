@@ -58,6 +58,7 @@ func (p *program) app() *cli.App {
 			"'workmanager enqueue FILE -n 1000000 --wait'.\n\n" +
 			"Every flag has a twin in the environment: WORKMANAGER_ and its name in capitals,\n" +
 			"'-' as '_'. Flags may follow arguments; '--' ends them.\n\n" +
+			"Answers are tables on a terminal and ids or JSON on a pipe; -o chooses.\n\n" +
 			"Exit codes: 0 done, 1 failed, 2 usage, 3 the job failed, 4 not authorised,\n" +
 			"5 no node reachable, 6 not found, 7 timeout, 8 verification mismatch,\n" +
 			"130 interrupted.",

@@ -61,7 +61,7 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "debug-listen", Usage: "serve profiles (pprof) at `HOST:PORT` of loopback", DefaultText: "nowhere", Category: groupLog},
 			&cli.GenericFlag{Name: "log-format", Usage: "`FORMAT`: auto, text, json; auto is text on a terminal", Value: &choice{"auto", []string{"auto", "text", "json"}}, Category: groupLog},
 			&cli.GenericFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn, error", Value: &choice{"info", []string{"debug", "info", "warn", "error"}}, Category: groupLog},
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		}, fleetFlags()...),
 		Action: p.node,
 	}

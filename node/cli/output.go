@@ -18,20 +18,6 @@ import (
 	"workmanager/web/api"
 )
 
-// format returns what -o says, or else what fits the place.
-func format(c *cli.Context) string {
-	v, ok := c.Generic("output").(*placed)
-	switch {
-	case !ok:
-		return c.Generic("output").(*choice).value
-	case v.value != "":
-		return v.value
-	case isTerminal(c.App.Writer):
-		return formatTable
-	}
-	return v.pipe
-}
-
 // printJSON prints one document: indented for json, one line for jsonl.
 func (p *program) printJSON(format string, v any) error {
 	e := json.NewEncoder(p.stdout)

@@ -22,7 +22,7 @@ func (p *program) pullCommand() *cli.Command {
 			&cli.IntFlag{Name: "top", Usage: "how many at most, `N`", DefaultText: "none; it must be given"},
 			&cli.BoolFlag{Name: "consume", Usage: "hand each out once, oldest first", DisableDefaultText: true},
 			nodeFlag(),
-			outputByPlace(formatJSONL, formatTable, formatJSON, formatJSONL, formatID),
+			linesFlag(formatID),
 		},
 		Action: p.pull,
 	}

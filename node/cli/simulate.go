@@ -23,7 +23,7 @@ func (p *program) simulateCommand() *cli.Command {
 			&cli.Uint64Flag{Name: "runs", Usage: "`N` runs, one seed each", Value: 1000},
 			&cli.IntFlag{Name: "steps", Usage: "`N` steps a run", Value: 1500},
 			&cli.GenericFlag{Name: "store", Usage: "keep rows in `STORE`: memory, sqlite", Value: &choice{"memory", []string{"memory", "sqlite"}}},
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		},
 		Action: p.simulate,
 		Subcommands: []*cli.Command{{
@@ -34,7 +34,7 @@ func (p *program) simulateCommand() *cli.Command {
 			Flags: []cli.Flag{
 				&cli.DurationFlag{Name: "drain-time", Usage: "the backlog is to be done in `DURATION`", Value: 300 * time.Second},
 				&cli.BoolFlag{Name: "others", Usage: "other rules too: that of the program which this one replaces, and queue lengths", DisableDefaultText: true},
-				outputFlag(formatTable, formatJSON, formatJSONL),
+				reportFlag(),
 			},
 			Action: p.simulateFleet,
 		}},

@@ -22,7 +22,7 @@ func (p *program) statusCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.GenericFlag{Name: "watch", Usage: "print it again every `INTERVAL` until interrupted; alone every 2s", Value: &every{}},
 			nodeFlag(),
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			documentFlag(),
 		}, checkFlags()...),
 		Action: p.status,
 	}

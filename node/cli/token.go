@@ -37,14 +37,14 @@ func (p *program) tokenCommand() *cli.Command {
 			{
 				Name:   "ls",
 				Usage:  "list the tokens, without their secrets",
-				Flags:  []cli.Flag{where(), outputFlag(formatTable, formatJSON, formatJSONL)},
+				Flags:  []cli.Flag{where(), listFlag()},
 				Action: p.tokenList,
 			},
 			{
 				Name:      "revoke",
 				Usage:     "end tokens, and with them what they were exchanged for",
 				ArgsUsage: "ID...",
-				Flags:     []cli.Flag{where(), outputFlag(formatTable, formatJSON, formatJSONL, formatID)},
+				Flags:     []cli.Flag{where(), listFlag()},
 				Action:    p.tokenRevoke,
 			},
 		},
@@ -109,13 +109,19 @@ func (p *program) tokenList(c *cli.Context) error {
 			p.say("token %s is not in %s", t.ID, strings.Join(in, ", "))
 		}
 	}
-	if f := format(c); f == formatJSON {
+	switch f := format(c); f {
+	case formatJSON:
 		return p.printJSON(f, map[string]any{"tokens": list})
-	} else if f == formatJSONL {
+	case formatJSONL:
 		for _, t := range list {
 			if err := p.printJSON(f, t); err != nil {
 				return err
 			}
+		}
+		return nil
+	case formatID:
+		for _, t := range list {
+			fmt.Fprintln(p.stdout, t.ID)
 		}
 		return nil
 	}
