@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -117,7 +118,7 @@ func (p *program) restore(c *cli.Context) error {
 
 func oneFile(c *cli.Context) (string, error) {
 	if c.NArg() != 1 {
-		return "", usagef("%s wants one FILE, a backup", c.Command.FullName())
+		return "", usagef("%s wants one FILE, a backup: %d given", strings.TrimPrefix(c.Command.HelpName, c.App.HelpName+" "), c.NArg())
 	}
 	return c.Args().First(), nil
 }

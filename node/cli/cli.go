@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -120,6 +119,7 @@ func finish(commands []*cli.Command) {
 			}
 			finish(subs)
 		}
+		c.Action = helped(c.Action)
 	}
 }
 
@@ -130,12 +130,8 @@ func groupAction(commands func() []*cli.Command) cli.ActionFunc {
 			if c.Command.HelpName == c.App.HelpName {
 				return cli.ShowAppHelp(c)
 			}
-			var names []string
-			for _, sub := range commands() {
-				names = append(names, sub.Name)
-			}
-			return &failure{exit: exitUsage, code: "usage", hint: c.Command.HelpName + " --help",
-				err: fmt.Errorf("%s needs a command: %s", c.Command.Name, strings.Join(names, ", "))}
+			names := namesOf(commands())
+			return usagef("%s needs a command: %s", c.Command.Name, strings.Join(names, ", "))
 		}
 		return unknownCommand(c, commands())
 	}

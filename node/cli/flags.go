@@ -131,7 +131,7 @@ func (v *count) Set(s string) error {
 		err = jobs.CheckIterations(n)
 	}
 	if err != nil {
-		return fmt.Errorf("%q is not from 1 to %d (2^53)", s, uint64(jobs.MaxIterations))
+		return fmt.Errorf("%q is no whole number from 1 to %d (2^53)", s, uint64(jobs.MaxIterations))
 	}
 	v.n = n
 	return nil

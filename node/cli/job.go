@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -219,7 +220,7 @@ func (p *program) jobList(c *cli.Context) error {
 	left := c.Int("limit")
 	switch {
 	case q.State != "" && !slices.Contains(jobs.States, q.State):
-		return usagef("--state %q is none of %v", q.State, jobs.States)
+		return usagef("--state must be one of %s: %q given", strings.ReplaceAll(strings.Trim(fmt.Sprint(jobs.States), "[]"), " ", ", "), q.State)
 	case left < 1:
 		return usagef("--limit %d is below 1", left)
 	}

@@ -104,6 +104,11 @@ func (p *program) node(c *cli.Context) error {
 	if err := cfg.Validate(); err != nil {
 		return &failure{exit: exitUsage, code: "usage", err: errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")), hint: "workmanager node --help"}
 	}
+	if cfg.Keys.Dir != "" {
+		if err := keysThere(cfg.Keys.Dir); err != nil {
+			return err
+		}
+	}
 	log, text := p.logger(c)
 	node.Tune(cfg)
 	parts := node.Parts{Log: log}

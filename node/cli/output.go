@@ -199,7 +199,7 @@ func (p *program) readIDs(c *cli.Context) ([]jobs.ID, error) {
 		}
 	}
 	if len(ids) == 0 && !c.Args().Present() {
-		return nil, usagef("%s needs a job ID, or - to read them from stdin", c.Command.HelpName)
+		return nil, usagef("%s needs a job ID, or - to read them from stdin", strings.TrimPrefix(c.Command.HelpName, c.App.HelpName+" "))
 	}
 	return ids, nil
 }

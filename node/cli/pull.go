@@ -33,8 +33,11 @@ func (p *program) pull(c *cli.Context) error {
 		return err
 	}
 	top := c.Int("top")
-	if top < 1 {
+	switch {
+	case !c.IsSet("top"):
 		return usagef("--top N is missing: how many results, at least 1")
+	case top < 1:
+		return usagef("--top must be at least 1: %d given", top)
 	}
 	cl := p.client(c)
 	defer cl.Close()

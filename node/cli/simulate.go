@@ -86,6 +86,12 @@ func (p *program) simulate(c *cli.Context) error {
 		return err
 	}
 	first, runs := c.Uint64("seed"), c.Uint64("runs")
+	switch {
+	case runs < 1:
+		return usagef("--runs must be at least 1: none would show nothing")
+	case c.Int("steps") < 1:
+		return usagef("--steps must be at least 1: %d given", c.Int("steps"))
+	}
 	config := sim.Config{Steps: c.Int("steps"), SQLite: c.Generic("store").(*choice).value == "sqlite"}
 	var next atomic.Uint64
 	var mu sync.Mutex // guards total, bad, failed, violations and what is printed

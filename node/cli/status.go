@@ -29,6 +29,9 @@ func (p *program) statusCommand() *cli.Command {
 }
 
 func (p *program) status(c *cli.Context) error {
+	if c.Generic("watch").(*every).on && c.Args().Present() {
+		return usagef("--watch takes an interval such as 5s: %q given", c.Args().First())
+	}
 	if err := noArgs(c); err != nil {
 		return err
 	}

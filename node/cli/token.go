@@ -3,6 +3,8 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 	"time"
 
@@ -53,9 +55,18 @@ func (p *program) tokenCommand() *cli.Command {
 
 func keysFolder(c *cli.Context) (string, error) {
 	if dir := c.String("keys"); dir != "" {
-		return dir, nil
+		return dir, keysThere(dir)
 	}
 	return "", usagef("--keys FOLDER is missing: what 'workmanager init --out' made, or one node's folder of it")
+}
+
+// keysThere refuses a folder of keys that is not there.
+func keysThere(dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return &failure{exit: exitFailed, code: "failed", err: fmt.Errorf("--keys %s: there is no such folder", dir),
+			hint: "'workmanager init --out FOLDER --node a=HOST --node b=HOST' makes the keys of a pair"}
+	}
+	return nil
 }
 
 func (p *program) tokenCreate(c *cli.Context) error {
