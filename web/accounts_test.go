@@ -71,6 +71,7 @@ func (orders) Order(_ context.Context, _, instance string) error {
 	return nil
 }
 func (orders) Fleet(context.Context) (api.FleetStatus, error) { return api.FleetStatus{}, nil }
+func (orders) Decided() <-chan struct{}                       { return nil }
 
 // distrust takes all orders, and notes whose they are.
 type distrust struct{ by *string }

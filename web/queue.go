@@ -58,6 +58,9 @@ type Fleet interface {
 	// Order takes an operator's order: to drain or terminate an instance, or to
 	// pause or resume launches. It is safe to repeat.
 	Order(ctx context.Context, do, instance string) error
+	// Decided returns a channel that is closed with the next decision of the
+	// scheduler, also with one to do nothing.
+	Decided() <-chan struct{}
 }
 
 // Quarantiner keeps the workers that the pair does not trust.

@@ -332,6 +332,7 @@ func TestTableRefuses(t *testing.T) {
 	}
 	for _, q := range []string{
 		"UPDATE counts SET open = -1", "UPDATE counts SET hi = 'x'",
+		"INSERT INTO owners VALUES ('alice', 0)", "INSERT INTO owners VALUES ('', 1)", "INSERT INTO owners VALUES ('alice', 'x')",
 		"INSERT INTO boots (boot, start_lseq, start_rseq, started_at) VALUES (x'00', 1, 1, 1)",
 		"INSERT INTO pulls (key, at, whole, ids) VALUES (x'00', 1, 1, x'')",
 	} {
