@@ -118,8 +118,33 @@ type Decision struct {
 	Suspects []string
 	// Idle is how long each idle worker may stay so, 0 being for ever.
 	Idle map[string]time.Duration
+	// Held is what kept it from launching as many as the work asks for, "" if
+	// nothing did: of several limits the one that let the fewest through.
+	Held Limit
 	Why  string // in a sentence
 }
+
+// Limit is what keeps a scheduler from launching.
+type Limit string
+
+// The limits.
+const (
+	HeldMax     Limit = "max_workers"
+	HeldQuota   Limit = "quota"         // EC2 allows no more
+	HeldHour    Limit = "launches_hour" // as many as an hour may see
+	HeldBudget  Limit = "budget"        // of the day
+	HeldPrice   Limit = "price"         // is not known, and there is a budget
+	HeldPause   Limit = "paused"        // by an operator
+	HeldRefused Limit = "refused"       // the cloud said no, and is asked again later
+	HeldLost    Limit = "lost"          // what was launched never registered
+	HeldSlots   Limit = "slots"         // all are taken or set aside
+)
+
+// Limits are all of them.
+var Limits = []Limit{HeldMax, HeldQuota, HeldHour, HeldBudget, HeldPrice, HeldPause, HeldRefused, HeldLost, HeldSlots}
+
+// Asked is why launches pause that an operator has paused.
+const Asked = "an operator asked for it"
 
 type planner struct {
 	now  time.Time
@@ -172,7 +197,7 @@ func (p *planner) safety() {
 			p.act(Terminate, m, "its end is not seen so far")
 			continue
 		case m.Ordered == Terminate:
-			p.act(Terminate, m, "an operator asked for it")
+			p.act(Terminate, m, Asked)
 			continue
 		case m.State == Stopped:
 			p.act(Terminate, m, "it stopped, and a stopped instance is paid for without use")
@@ -183,7 +208,7 @@ func (p *planner) safety() {
 			}
 			continue
 		case m.Ordered == Drain:
-			p.act(Drain, m, "an operator asked for it")
+			p.act(Drain, m, Asked)
 			continue
 		}
 		if why := p.doubt(m, age); why != "" {
@@ -288,32 +313,38 @@ func (p *planner) launch() {
 		return
 	}
 	wanted := m
-	limit := func(most int, format string, args ...any) {
+	limit := func(held Limit, most int, format string, args ...any) {
 		if most = max(most, 0); most < m {
-			m = most
+			m, p.out.Held = most, held
 			p.say(format, args...)
 		}
 	}
-	limit(p.cfg.Max-p.all, "--max-workers is %d", p.cfg.Max)
+	limit(HeldMax, p.cfg.Max-p.all, "--max-workers is %d", p.cfg.Max)
 	if p.in.MostNow > 0 {
 		p.out.MostNow = min(p.out.MostNow, p.in.MostNow)
-		limit(p.in.MostNow-p.all, "EC2 allows no more than %d for now", p.in.MostNow)
+		limit(HeldQuota, p.in.MostNow-p.all, "EC2 allows no more than %d for now", p.in.MostNow)
 	}
 	hour := p.cfg.HourLimit()
-	limit(hour-p.in.Recent, "%d of at most %d launches in the last hour", p.in.Recent, hour)
+	limit(HeldHour, hour-p.in.Recent, "%d of at most %d launches in the last hour", p.in.Recent, hour)
 	if budget := p.cfg.BudgetPerDay; budget > 0 {
 		if p.in.Price <= 0 {
-			limit(0, "what a launch costs is not known, so a budget cannot be kept: give the price of the type")
+			limit(HeldPrice, 0, "what a launch costs is not known, so a budget cannot be kept: give the price of the type")
 		} else {
 			each := p.in.Price * max(p.cfg.least(), t+p.in.Boot).Hours()
-			limit(int(min((budget-p.in.Spent)/each, 1e9)), "$%.2f of the day's $%.2f are spent", p.in.Spent, budget)
+			limit(HeldBudget, int(min((budget-p.in.Spent)/each, 1e9)), "$%.2f of the day's $%.2f are spent", p.in.Spent, budget)
 		}
 	}
 	switch {
+	case p.now.Before(p.in.PausedUntil) && p.in.Pause == Asked:
+		limit(HeldPause, 0, "launches pause: %s", Asked)
 	case p.now.Before(p.in.PausedUntil):
-		limit(0, "launches pause until %s: %s", p.in.PausedUntil.UTC().Format(time.TimeOnly), p.in.Pause)
+		held := HeldRefused
+		if p.in.Unseen >= failLimit {
+			held = HeldLost
+		}
+		limit(held, 0, "launches pause until %s: %s", p.in.PausedUntil.UTC().Format(time.TimeOnly), p.in.Pause)
 	case p.unseen > 0 && p.in.Unseen+p.unseen >= failLimit:
-		limit(0, "%d launches in a row never registered", p.in.Unseen+p.unseen)
+		limit(HeldLost, 0, "%d launches in a row never registered", p.in.Unseen+p.unseen)
 	case p.in.Unseen >= failLimit:
 		booting := 0
 		for i := range p.in.Machines {
@@ -321,10 +352,10 @@ func (p *planner) launch() {
 				booting++
 			}
 		}
-		limit(1-booting, "%d launches in a row never registered, so one at a time is tried", p.in.Unseen)
+		limit(HeldLost, 1-booting, "%d launches in a row never registered, so one at a time is tried", p.in.Unseen)
 	}
 	free := Pick(p.in.Slots, p.full, m)
-	limit(len(free), "no slot is usable: all are taken or set aside")
+	limit(HeldSlots, len(free), "no slot is usable: all are taken or set aside")
 	if m < wanted {
 		p.say("so %d of %d launches are made", m, wanted)
 	}

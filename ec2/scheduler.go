@@ -58,7 +58,8 @@ type Parts struct {
 	SpotPrices func(ctx context.Context) (map[Offer]float64, error)
 	Log        *slog.Logger // nil: none
 	Rand       *rand.Rand   // spreads retries; nil: seeded by chance
-	// OnDecision hears of each decision that did something.
+	// OnDecision hears of each decision, also of one to do nothing, once Decisions
+	// has it. It must not block.
 	OnDecision func(Entry)
 }
 
@@ -128,7 +129,7 @@ type machine struct {
 func (m *machine) dead() bool { return !m.endedAt.IsZero() }
 
 // Entry is a decision with what came of it. Decisions in a row to do nothing,
-// for the same numbers of workers, are one entry.
+// for as many workers and the same limit, are one entry: the last.
 type Entry struct {
 	Decision
 	Times   int       // how often it was decided
@@ -462,7 +463,7 @@ func (s *Scheduler) input(now time.Time, d Demand) Input {
 		Unseen: s.unseen, Recent: len(s.launches), Spent: s.spent(now), PausedUntil: s.pauseUntil, Pause: s.pauseWhy, PeerAway: s.peerAway,
 	}
 	if s.paused() {
-		in.PausedUntil, in.Pause = now.Add(s.cfg.interval()), "an operator asked for it"
+		in.PausedUntil, in.Pause = now.Add(s.cfg.interval()), Asked
 	}
 	if now.Before(s.mostUntil) {
 		in.MostNow = max(s.mostNow, 1)

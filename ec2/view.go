@@ -22,7 +22,7 @@ func (s *Scheduler) note(e Entry) {
 		}
 	}
 	s.mu.Unlock()
-	if (len(e.Actions) > 0 || len(e.Outcome) > 0) && s.p.OnDecision != nil {
+	if s.p.OnDecision != nil {
 		s.p.OnDecision(e)
 	}
 }
@@ -30,7 +30,7 @@ func (s *Scheduler) note(e Entry) {
 func (e *Entry) same(last *Entry) bool {
 	quiet := len(e.Actions)+len(e.Outcome)+len(last.Actions)+len(last.Outcome) == 0
 	undecided := strings.HasPrefix(e.Why, "no decision") == strings.HasPrefix(last.Why, "no decision")
-	return quiet && undecided && e.Leader == last.Leader && e.Have == last.Have && e.Want == last.Want
+	return quiet && undecided && e.Leader == last.Leader && e.Have == last.Have && e.Held == last.Held
 }
 
 // Decisions returns the last decisions, the newest first, at most so many.
@@ -50,6 +50,7 @@ type Fleet struct {
 	Want      int
 	Have      int
 	Paused    string // why nothing is launched, "" if it may be
+	Asked     bool   // an operator has paused it
 	Boot      time.Duration
 	DrainTime time.Duration
 	Spent     float64 // dollars today, as far as prices are known
@@ -78,7 +79,7 @@ func (s *Scheduler) Fleet(now time.Time) Fleet {
 	}
 	switch {
 	case s.paused():
-		f.Paused = "an operator asked for it"
+		f.Paused, f.Asked = Asked, true
 	case now.Before(s.pauseUntil):
 		f.Paused = fmt.Sprintf("until %s: %s", s.pauseUntil.UTC().Format(time.TimeOnly), s.pauseWhy)
 	}

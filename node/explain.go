@@ -177,8 +177,8 @@ func explainWait(e *api.Explanation, v jobs.View, st *api.Status, w waiting) {
 	if st.Workers > 0 {
 		because(e, "%s connected. Higher priorities go first; within one (this job's is %d) short jobs go before long ones, and none is passed for ever.", plural(int64(st.Workers), "worker"), v.Priority)
 	}
-	if f.Paused != "" {
-		because(e, "The fleet launches nothing: %s.", f.Paused)
+	if f.Paused != "" && st.Workers > 0 {
+		because(e, "%s", pausedReason(f))
 	} else if f.Max > 0 && f.Have >= f.Max && f.Want > f.Have {
 		because(e, "The fleet is at its maximum of %d and wants %d.", f.Max, f.Want)
 	}

@@ -53,6 +53,7 @@ type fleet struct {
 	now   func() time.Time
 
 	scheduler atomic.Pointer[ec2.Scheduler] // nil until it has begun
+	next      bell                          // rings with each decision
 	why       atomic.Pointer[string]        // why it has not
 	share     atomic.Pointer[[]byte]        // for the peer
 
@@ -166,10 +167,16 @@ func (f *fleet) members() ec2.Members {
 	return m
 }
 
-// decided tells of a decision that did something.
+// decided tells of a decision, and logs one that did something.
 func (f *fleet) decided(e ec2.Entry) {
-	f.log.Info("fleet decided", "why", e.Why, "have", e.Have, "want", e.Want, "outcome", e.Outcome)
+	if len(e.Actions)+len(e.Outcome) > 0 {
+		f.log.Info("fleet decided", "why", e.Why, "have", e.Have, "want", e.Want, "outcome", e.Outcome)
+	}
+	f.next.ring()
 }
+
+// Decided returns a channel that is closed with the next decision. See web.Fleet.
+func (f *fleet) Decided() <-chan struct{} { return f.next.wait() }
 
 // keepLoop tells the peer what its scheduler is to know, takes in what that
 // says, and keeps on the disk what must outlive a restart.
@@ -296,7 +303,7 @@ func (f *fleet) admit(instance string, slot int, from netip.Addr) error {
 // fleetStatus is the fleet as the API shows it, without decisions.
 func fleetStatus(f ec2.Fleet) api.FleetStatus {
 	st := api.FleetStatus{
-		Kind: f.Kind, Leader: f.Leader, Min: f.Min, Max: f.Max, Want: f.Want, Have: f.Have, Paused: f.Paused,
+		Kind: f.Kind, Leader: f.Leader, Min: f.Min, Max: f.Max, Want: f.Want, Have: f.Have, Paused: f.Paused, PauseAsked: f.Asked,
 		DrainSeconds: f.DrainTime.Seconds(), BootSeconds: f.Boot.Seconds(), SpentToday: f.Spent, Launched: f.Launched, Refused: f.Refused, SeenAt: instant(f.SeenAt),
 		Instances: []api.Instance{},
 	}
@@ -331,6 +338,6 @@ func fleetDecision(e ec2.Entry) api.FleetDecision {
 	for _, a := range e.Actions {
 		d.Actions = append(d.Actions, api.FleetAction{Do: string(a.Do), Instance: a.Instance, Slot: a.Slot.Slot, Why: a.Why})
 	}
-	d.Outcome = append(d.Outcome, e.Outcome...)
+	d.Outcome, d.Held = append(d.Outcome, e.Outcome...), string(e.Held)
 	return d
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -29,12 +30,18 @@ func TestFleet_as_the_API_shows_it(t *testing.T) {
 	cfg.Cluster, cfg.Types, cfg.Subnets, cfg.Prices = "test", []string{"c7a.large"}, []ec2.Subnet{{ID: "subnet-a", Zone: "zone-a"}}, map[string]float64{"c7a.large": 0.1}
 	cloud := ec2test.New(ec2test.Options{Now: func() time.Time { return now }, Boot: 20 * time.Second})
 	b := &oneJob{}
-	f := fleet{now: func() time.Time { return now }}
-	f.scheduler.Store(ec2.New(cfg, ec2.Parts{Cloud: cloud.Cloud("1"), Backlog: b}))
+	f := fleet{now: func() time.Time { return now }, log: slog.New(slog.DiscardHandler)}
+	f.scheduler.Store(ec2.New(cfg, ec2.Parts{Cloud: cloud.Cloud("1"), Backlog: b, OnDecision: f.decided}))
 	step := func() {
 		t.Helper()
+		decided := f.Decided()
 		if err := f.scheduler.Load().Step(t.Context(), now); err != nil {
 			t.Fatal(err)
+		}
+		select {
+		case <-decided:
+		default:
+			t.Error("nobody is told of a decision")
 		}
 		now = now.Add(10 * time.Second)
 	}
@@ -68,7 +75,11 @@ func TestFleet_as_the_API_shows_it(t *testing.T) {
 	if err := f.Order(t.Context(), api.FleetPause, ""); err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := f.Fleet(t.Context()); got.Paused == "" || got.Instances[0].State != "draining" {
+	if err := f.Order(t.Context(), api.FleetDrain, "i-03c6ef372fe94f82a"); err != nil { // the one in its place
+		t.Fatal(err)
+	}
+	step()
+	if got, _ := f.Fleet(t.Context()); got.Paused == "" || !got.PauseAsked || got.Instances[0].State != "draining" || got.Decisions[0].Held != "paused" {
 		t.Errorf("fleet %+v", got)
 	}
 	unknown := fleetStatus(ec2.Fleet{Machines: []ec2.FleetMachine{{Price: 0.1}, {}}})

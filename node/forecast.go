@@ -71,6 +71,9 @@ func queueForecast(s *api.Status, o outlook) api.Forecast {
 	case open == 0:
 		f.State, f.Text, f.Reason = api.ForecastIdle, "Nothing queued", idleReason(s)
 		return f
+	case s.Workers == 0 && undecided(s):
+		f.State, f.Text, f.Reason = api.ForecastStarting, queued+", the scheduler is about to decide", "No worker is connected yet."
+		return f
 	case s.Workers == 0 && booting(s) > 0:
 		f.State = api.ForecastStarting
 		f.Text = queued + ", " + plural(int64(booting(s)), "instance") + " starting" + readyIn(s)
@@ -150,78 +153,20 @@ func idleReason(s *api.Status) string {
 	if s.Completed+s.Failed+s.Cancelled == 0 {
 		return "Submit a file to see it work."
 	}
-	if s.Workers == 0 && s.Fleet.Kind == "none" {
+	if s.Workers == 0 && fleetless(&s.Fleet) {
 		return "No worker is connected: a new job would wait."
 	}
+	if s.Workers == 0 {
+		return "No instance runs: they come with the work."
+	}
 	return ""
-}
-
-// booting is how many instances are on their way.
-func booting(s *api.Status) (n int) {
-	for _, i := range s.Fleet.Instances {
-		if i.State == "pending" || i.State == "booting" {
-			n++
-		}
-	}
-	return n
-}
-
-func readyIn(s *api.Status) string {
-	if s.Fleet.BootSeconds <= 0 {
-		return ""
-	}
-	return ", ready in about " + about(s.Fleet.BootSeconds)
-}
-
-func noWorker(s *api.Status) string {
-	switch {
-	case s.Fleet.Kind == "none" || s.Fleet.Kind == "":
-		return "Start one: workmanager worker --node URL on any machine, or this node with --workers 1."
-	case s.Fleet.Paused != "":
-		return "The fleet launches nothing: " + s.Fleet.Paused + "."
-	case s.Fleet.Max == 0:
-		return "The fleet may have no instance: raise its maximum."
-	}
-	return "The scheduler's decisions say why it has launched nothing."
 }
 
 func stalledReason(s *api.Status) string {
 	if n := len(s.Audit.Quarantined); n > 0 {
-		return plural(int64(n), "worker") + " quarantined for wrong values."
+		return plural(int64(n), "worker") + " quarantined: 'workmanager quarantine ls' says why."
 	}
 	return "A job runs and reports nothing, or no worker takes one: see Workers and the node's log."
-}
-
-func growingReason(s *api.Status) string {
-	f := &s.Fleet
-	switch n := booting(s); {
-	case f.Kind == "none" || f.Kind == "":
-		return "More workers are needed. "
-	case n > 0:
-		return plural(int64(n), "instance") + " starting" + readyIn(s) + ". "
-	case f.Paused != "":
-		return "The fleet launches nothing: " + f.Paused + ". "
-	case f.Max > 0 && f.Have >= f.Max:
-		return fmt.Sprintf("The fleet is at its maximum of %d: raise it or wait. ", f.Max)
-	}
-	return ""
-}
-
-func drainReason(s *api.Status, left float64) string {
-	f := &s.Fleet
-	switch n := booting(s); {
-	case f.Kind == "none" || f.Kind == "":
-		return ""
-	case n > 0:
-		return " " + plural(int64(n), "instance") + " starting" + readyIn(s) + "."
-	case f.Paused != "":
-		return " The fleet launches nothing: " + f.Paused + "."
-	case f.DrainSeconds > 0 && left <= f.DrainSeconds:
-		return " The target is under " + about(f.DrainSeconds) + ", so no more workers."
-	case f.Max > 0 && f.Have >= f.Max:
-		return fmt.Sprintf(" The fleet is at its maximum of %d.", f.Max)
-	}
-	return ""
 }
 
 // ---- how numbers are said -------------------------------------------------

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"workmanager/ec2"
 	"workmanager/web/api"
 )
 
@@ -25,6 +26,7 @@ func TestForecast(t *testing.T) {
 		return func(s *api.Status) { f.Kind = "ec2"; s.Fleet = f }
 	}
 	booting := []api.Instance{{State: "booting"}, {State: "pending"}, {State: "working"}}
+	refused := []api.FleetDecision{{LastAt: now.Add(-7 * time.Second), Why: "hold at 0: no slot is usable", Outcome: []string{"launch into slot 0: InsufficientInstanceCapacity"}, Held: "slots"}}
 	steady := outlook{here: flow{Iterations: 6.3e6, Completed: 6.3, Arriving: 0.4, Incoming: 0.4e6, Over: time.Minute}}
 	for name, c := range map[string]struct {
 		s      *api.Status
@@ -42,6 +44,25 @@ func TestForecast(t *testing.T) {
 			"The oldest has waited 4 min 0 s. Start one: workmanager worker --node URL", 0},
 		"no worker, fleet paused": {work(func(s *api.Status) { fleet(api.FleetStatus{Paused: "an operator paused it"})(s); s.Workers = 0 }), outlook{}, "stalled",
 			"12,470 jobs queued, and no worker is connected", "The oldest has waited 4 min 0 s. The fleet launches nothing: an operator paused it.", 0},
+		"no worker, an operator paused": {work(func(s *api.Status) { fleet(api.FleetStatus{Paused: ec2.Asked, PauseAsked: true})(s); s.Workers = 0 }), outlook{}, "stalled",
+			"12,470 jobs queued, and no worker is connected",
+			"The oldest has waited 4 min 0 s. The fleet launches nothing: an operator asked for it. Resume launches under Fleet, or by: workmanager fleet resume.", 0},
+		"no worker, launches fail": {work(func(s *api.Status) { fleet(api.FleetStatus{Max: 8, Decisions: refused})(s); s.Workers = 0 }), outlook{}, "stalled",
+			"12,470 jobs queued, and no worker is connected",
+			"The oldest has waited 4 min 0 s. The scheduler, 7 s ago: hold at 0: no slot is usable. launch into slot 0: InsufficientInstanceCapacity. It tries again by itself; another of --types", 0},
+		"no worker, budget spent": {work(func(s *api.Status) {
+			fleet(api.FleetStatus{Max: 8, Decisions: []api.FleetDecision{{LastAt: now, Why: "hold at 0: $5.00 of the day's $5.00 are spent", Held: "budget"}}})(s)
+			s.Workers = 0
+		}), outlook{}, "stalled", "12,470 jobs queued, and no worker is connected",
+			"The oldest has waited 4 min 0 s. The scheduler, 0 s ago: hold at 0: $5.00 of the day's $5.00 are spent. It goes on at 00:00 UTC; raise --budget-per-day", 0},
+		"work has just come in": {work(func(s *api.Status) {
+			at := now.Add(-2 * time.Second)
+			fleet(api.FleetStatus{Max: 8, Decisions: refused})(s)
+			s.Workers, s.OldestQueuedAt = 0, &at
+		}), outlook{}, "starting", "12,470 jobs queued, the scheduler is about to decide", "No worker is connected yet.", 0},
+		"idle, a fleet of none": {&api.Status{Now: now, Completed: 1, Fleet: api.FleetStatus{Kind: "ec2"}}, outlook{}, "idle", "Nothing queued", "No instance runs: they come with the work.", 0},
+		"growing, budget spent": {work(fleet(api.FleetStatus{Max: 8, Have: 2, Decisions: []api.FleetDecision{{LastAt: now, Held: "budget"}}})), outlook{here: flow{Iterations: 6e6, Completed: 6, Arriving: 18, Incoming: 18e6, Over: time.Minute}}, "growing",
+			"12,470 jobs queued and growing by 12/s", "The fleet is held at 2 workers by the day's budget. It goes on at 00:00 UTC; raise --budget-per-day at both nodes to go on now. 6/s done", 0},
 		"starting": {work(func(s *api.Status) { fleet(api.FleetStatus{Instances: booting, BootSeconds: 90})(s); s.Workers = 0 }), outlook{}, "starting",
 			"12,470 jobs queued, 2 instances starting, ready in about 90 s", "No worker is connected yet.", 0},
 		"stalled": {work(nil), outlook{here: flow{Idle: 4 * time.Minute, Over: time.Minute}}, "stalled", "12,470 jobs queued, and nothing got on for 4 min 0 s",
@@ -145,5 +166,17 @@ func TestHistory(t *testing.T) {
 	h.add(moment{at: begin.Add(-time.Hour).Unix(), queued: 1}) // the clock was set back
 	if c := h.columns(false); len(c.At) != 1 {
 		t.Errorf("%d points after the clock was set back, want 1: a chart needs them in order", len(c.At))
+	}
+}
+
+// TestForecast_limits: whatever can hold a scheduler, there is something to do.
+func TestForecast_limits(t *testing.T) {
+	for _, l := range ec2.Limits {
+		if x := limits[l]; x.is == "" || x.do == "" {
+			t.Errorf("nothing is said of a fleet that is held by %s", l)
+		}
+	}
+	if len(limits) != len(ec2.Limits) {
+		t.Errorf("%d limits are known, %d are said", len(ec2.Limits), len(limits))
 	}
 }

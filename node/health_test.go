@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,8 +61,11 @@ func TestHealthz(t *testing.T) {
 // changed, and that it works only while it does.
 func TestNotify(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var sent []string
+		var mu sync.Mutex
+		var sent []string // guarded by mu
 		n := openNode(t, Parts{Watchdog: 6 * time.Second, Notify: func(s string) error {
+			mu.Lock()
+			defer mu.Unlock()
 			sent = append(sent, s)
 			return errors.New("it does not listen") // which does not matter
 		}}, nil)
@@ -71,6 +75,8 @@ func TestNotify(t *testing.T) {
 		look := func(wait time.Duration) string {
 			time.Sleep(wait)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			all := strings.Join(sent, "|")
 			sent = nil
 			return all

@@ -101,3 +101,30 @@ func (w *watch) tell(owner string) {
 		delete(w.results, owner)
 	}
 }
+
+// bell wakes all who wait for the next of something. The zero value is ready; it
+// is safe for concurrent use.
+type bell struct {
+	mu sync.Mutex // guards ch
+	ch chan struct{}
+}
+
+// wait returns a channel that is closed when it rings next.
+func (b *bell) wait() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ch == nil {
+		b.ch = make(chan struct{})
+	}
+	return b.ch
+}
+
+// ring never blocks.
+func (b *bell) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ch != nil {
+		close(b.ch)
+		b.ch = nil
+	}
+}

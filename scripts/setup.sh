@@ -21,7 +21,8 @@ usage: scripts/setup.sh [flags]
   --cluster ID            go on with a deployment whose state folder is lost
   --allow-cidr CIDR       open the API to it; may be given more than once. Default: nobody
   --ssh-cidr A.B.C.D/32   this machine's public address, let in on port 22 while setup runs;
-                          default: an --allow-cidr of one address
+                          default: an --allow-cidr of one address, else the address that this
+                          machine has itself, which behind a NAT is the wrong one
   --keep-ssh              leave port 22 open to it afterwards
   --node-type TYPE        default t4g.small
   --node-workers N        cores of each node that compute; default 0, the instances do
@@ -92,7 +93,7 @@ main() {
 
 read_flags() {
 	state=${WORKMANAGER_STATE:-$HOME/.workmanager/prod}
-	dry_run='' yes='' allow='' ssh_cidr='' keep_ssh='' node_type='' node_workers='' types='' max_workers='' spot=''
+	dry_run='' yes='' allow='' ssh_cidr='' own='' keep_ssh='' node_type='' node_workers='' types='' max_workers='' spot=''
 	budget='' volume='' given_profile='' binaries='' smoke_worker='' opened=''
 	while [ $# -gt 0 ]; do
 		flag=$1
@@ -158,11 +159,15 @@ settle_flags() {
 		case $c in */32) [ -n "$ssh_cidr" ] || ssh_cidr=$c ;; esac
 	done
 	case $ssh_cidr in
-	'') usage_error "--ssh-cidr is missing: the public address of this machine as A.B.C.D/32. It is not looked up on the internet; 'curl https://checkip.amazonaws.com' would tell" ;;
+	'')
+		own=$(own_address)
+		[ -n "$own" ] || usage_error "--ssh-cidr is missing: the public address of this machine as A.B.C.D/32. It is not looked up on the internet; 'curl https://checkip.amazonaws.com' would tell"
+		;;
 	0.0.0.0/32) usage_error "--ssh-cidr $ssh_cidr: want the one public address of this machine" ;;
 	*/32) plain_cidr "$ssh_cidr" || usage_error "--ssh-cidr $ssh_cidr: want one address, such as 203.0.113.7/32" ;;
 	*) usage_error "--ssh-cidr $ssh_cidr: want one address, such as 203.0.113.7/32; port 22 is opened to no range" ;;
 	esac
+	operator=${ssh_cidr:-$own/32}
 	for n in "--node-workers=$node_workers" "--max-workers=$max_workers" "--volume-gib=$volume"; do
 		case ${n#*=} in '' | *[!0-9]*) usage_error "${n%%=*} must be a whole number: ${n#*=} given" ;; esac
 	done
@@ -182,6 +187,12 @@ settle_flags() {
 			usage_error "--types: all workers start from one image, and $t is for $(arch_of "$t") while the others are for $worker_arch"
 		worker_arch=$(arch_of "$t")
 	done
+}
+
+# own_address is the one with which this machine goes out, by Linux and by macOS.
+own_address() {
+	ip -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p' | head -n 1 | grep . ||
+		ipconfig getifaddr "$(route -n get default 2>/dev/null | awk '$1 == "interface:" { print $2 }')" 2>/dev/null || true
 }
 
 plain_cidr() {
@@ -325,9 +336,10 @@ show_plan() {
 	fi
 	for c in $allow; do [ "$c" != 0.0.0.0/0 ] || say "              THAT IS EVERYBODY: tokens alone guard it"; done
 	say "              ports $api and $gossip between the nodes, $api from workers to nodes; nothing to workers"
-	if [ -n "$keep_ssh" ]; then say "              port 22 to $ssh_cidr, and it stays open"; else
-		say "              port 22 to $ssh_cidr while this runs"
+	if [ -n "$keep_ssh" ]; then say "              port 22 to $operator, and it stays open"; else
+		say "              port 22 to $operator while this runs"
 	fi
+	[ -n "$ssh_cidr" ] || say "              (this machine's own address; behind a NAT say the public one with --ssh-cidr)"
 }
 
 confirm() {
@@ -384,7 +396,7 @@ finish() {
 close_quietly() {
 	[ -n "$opened" ] && [ -z "$keep_ssh" ] || return 0
 	opened=''
-	set_rules '' >/dev/null 2>&1 || note "port 22 of the nodes may still be open to $ssh_cidr: run this again, or scripts/teardown.sh"
+	set_rules '' >/dev/null 2>&1 || note "port 22 of the nodes may still be open to $operator: run this again, or scripts/teardown.sh"
 }
 
 # find_images resolves each image once: the nodes must not resolve differently,
@@ -505,7 +517,7 @@ set_rules() {
 		case $group in '' | '#'*) continue ;; esac
 		case $with in
 		clients) with=$allow ;;
-		operator) with=${1:+$ssh_cidr} ;;
+		operator) with=${1:+$operator} ;;
 		node) with=$node_group ;;
 		worker) with=$worker_group ;;
 		esac
@@ -750,7 +762,7 @@ deliver() {
 		looks=0
 		until remote "$node" 'sudo cat /etc/workmanager/manifest 2>/dev/null || true' </dev/null >"$tmp/there.$node" 2>"$tmp/err"; do
 			looks=$((looks + 1))
-			[ "$looks" -lt "$patience" ] || failed "node $node lets nobody in on port 22; is $ssh_cidr the address that this machine is seen with?"
+			[ "$looks" -lt "$patience" ] || failed "node $node lets nobody in on port 22; is $operator the address that this machine is seen with? If not: --ssh-cidr"
 			sleep "$pause"
 		done
 		: >"$tmp/err"
@@ -855,7 +867,7 @@ prove() {
 
 close_ssh() {
 	if [ -n "$keep_ssh" ]; then
-		found "stays open to $ssh_cidr"
+		found "stays open to $operator"
 		return
 	fi
 	set_rules '' || failed 'port 22 cannot be closed'

@@ -58,5 +58,5 @@
 // wait.go, engine.go, floor.go. The simulator (node/sim) drives it. Around it
 // stand follow.go and serve.go (HTTP), gossip.go and delegate.go (memberlist),
 // events.go (what gossip tells), calls.go (what a node asks its peer),
-// repair.go (comparing), wire.go (the bytes) and run.go (the loops).
+// repair.go (comparing), wire*.go (the bytes) and run.go (the loops).
 package sync

@@ -7,7 +7,7 @@ import (
 )
 
 // The protocol between two nodes. Fields are only ever added, each with a
-// number of its own (wire.go) and a zero value that means what it meant before.
+// number of its own (wire_row.go and others) and a zero value that means what it meant before.
 const (
 	protoMin = 1
 	protoMax = 1

@@ -190,8 +190,9 @@ type watched struct {
 }
 
 // eventStream answers GET /v1/events: the status and the progress of leased jobs
-// each second, and with ?job= a job whenever it has changed. Every event is whole, so a viewer that comes
-// back has missed nothing that counts.
+// each second, with ?job= a job whenever it has changed, and to operators each
+// decision of the scheduler. Every event is whole, so a viewer that comes back has
+// missed nothing that counts.
 func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 	if s.stopping() {
 		return errStopping()
@@ -231,6 +232,13 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 	defer s.events.leave(snapshots)
 	comment := time.NewTicker(commentInterval)
 	defer comment.Stop()
+	told, decided := decisionsOf(s, r), (<-chan struct{})(nil)
+	if told != nil {
+		decided = told.wait()
+		if b := told.news(r.Context()); len(b) > 0 && !send(b) {
+			return nil
+		}
+	}
 	var jobTick <-chan time.Time
 	if len(jobsWatched) > 0 {
 		t := time.NewTicker(jobInterval)
@@ -250,6 +258,9 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 		case b = <-snapshots:
 		case <-jobTick:
 			b = s.changed(r.Context(), jobsWatched)
+		case <-decided:
+			decided = told.wait() // first, so that none comes unseen
+			b = told.news(r.Context())
 		case <-comment.C:
 			b = []byte(": still here\n\n")
 		}

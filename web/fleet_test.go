@@ -19,6 +19,8 @@ type fleet struct {
 	orders []string
 }
 
+func (f *fleet) Decided() <-chan struct{} { return nil }
+
 func (f *fleet) Fleet(context.Context) (api.FleetStatus, error) {
 	now, price := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC), 0.1
 	return api.FleetStatus{

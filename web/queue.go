@@ -58,6 +58,19 @@ type Fleet interface {
 	// Order takes an operator's order: to drain or terminate an instance, or to
 	// pause or resume launches. It is safe to repeat.
 	Order(ctx context.Context, do, instance string) error
+	// Decided returns a channel that is closed with the next decision of the
+	// scheduler, also with one to do nothing.
+	Decided() <-chan struct{}
+}
+
+// Quarantiner keeps the workers that the pair does not trust.
+type Quarantiner interface {
+	// QuarantineList returns them, and whether both nodes hold the same.
+	QuarantineList(ctx context.Context) (api.QuarantineList, error)
+	// OrderQuarantine takes an operator's order: to quarantine a worker or to lift
+	// that. by is the operator's name, "" where nobody is asked. It is safe to
+	// repeat, but that a quarantine which is not there cannot be lifted.
+	OrderQuarantine(ctx context.Context, do, worker, by, reason string) error
 }
 
 // StatusReporter tells how the node is. It answers in well under a

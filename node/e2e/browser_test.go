@@ -38,6 +38,12 @@ func chromium(t *testing.T) string {
 // browse opens a tab at the page of a node, in a browser of its own.
 func browse(t *testing.T, url string, options ...chromedp.ExecAllocatorOption) *tab {
 	t.Helper()
+	return browseFor(t, 5*time.Minute, url, options...)
+}
+
+// browseFor is browse for a tab that is done with after d at most.
+func browseFor(t *testing.T, d time.Duration, url string, options ...chromedp.ExecAllocatorOption) *tab {
+	t.Helper()
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(1280, 900))
 	for _, f := range []string{"disable-quic", "disable-background-networking", "disable-component-update", "disable-sync", "hide-scrollbars"} {
 		opts = append(opts, chromedp.Flag(f, true))
@@ -46,7 +52,7 @@ func browse(t *testing.T, url string, options ...chromedp.ExecAllocatorOption) *
 	t.Cleanup(stop)
 	ctx, stop = chromedp.NewContext(ctx)
 	t.Cleanup(stop)
-	ctx, stop = context.WithTimeout(ctx, 5*time.Minute)
+	ctx, stop = context.WithTimeout(ctx, d)
 	t.Cleanup(stop)
 	return opened(t, ctx, url)
 }

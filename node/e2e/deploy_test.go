@@ -363,6 +363,7 @@ func TestDeployRefusals(t *testing.T) {
 		want []string
 	}{
 		{"no_address", nil, nil, nil, 2, []string{"--ssh-cidr is missing", "not looked up"}},
+		{"its_own_address", []string{"--dry-run"}, nil, []string{"WORKMANAGER_OWN=10.9.8.7"}, 0, []string{"port 22 to 10.9.8.7/32 while", "behind a NAT", "to nobody"}},
 		{"a_range_for_ssh", []string{"--ssh-cidr", "10.0.0.0/8"}, nil, nil, 2, []string{"one address", "no range"}},
 		{"no_range", []string{"--allow-cidr", "300.1.1.1/32"}, nil, nil, 2, []string{"--allow-cidr 300.1.1.1/32"}},
 		{"everybody_is_no_ssh", []string{"--allow-cidr", "0.0.0.0/0"}, nil, nil, 2, []string{"--ssh-cidr is missing"}},
@@ -380,7 +381,10 @@ func TestDeployRefusals(t *testing.T) {
 			p := d.place(row.name)
 			d.proxy.refuse(row.fail)
 			defer d.proxy.refuse(nil)
+			plain := d.env
+			d.env = append(slices.Clone(plain), row.env...)
 			r := d.run(t, p, "setup.sh", row.args...)
+			d.env = plain
 			if r.code != row.code {
 				t.Errorf("exit code %d, want %d: %s", r.code, row.code, r)
 			}

@@ -18,6 +18,8 @@
 //	WORKMANAGER_E2E_SKIP=fail     a skip is a failure
 //	WORKMANAGER_E2E_PAIR=1        the tests of a pair that take long, too
 //	WORKMANAGER_E2E_FLEET=1       the tests of a fleet, which wait for workers to come and go
+//	WORKMANAGER_E2E_DASH=1        what an open dashboard costs with a million jobs: a quarter of an hour
+//	WORKMANAGER_E2E_DASH_JOBS, WORKMANAGER_E2E_DASH_SECONDS   so many, and how long the tab is watched
 //	WORKMANAGER_E2E_PAIR_ROUNDS=3 rounds of the pair's kill loops
 //	WORKMANAGER_E2E_TAKEOVERS=4   rounds of the take-over test
 //	WORKMANAGER_E2E_LONG=1        refills at full length

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"workmanager/web/api"
 )
 
 // TestScreenshots takes the pictures of the README from the running program. It
@@ -23,41 +25,11 @@ import (
 //
 //	WORKMANAGER_E2E_SHOTS=web/screenshots go test -run Screenshots ./node/e2e
 func TestScreenshots(t *testing.T) {
-	dir := os.Getenv("WORKMANAGER_E2E_SHOTS")
-	if dir == "" {
-		t.Skip("takes pictures only where WORKMANAGER_E2E_SHOTS names a folder")
-	}
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join("..", "..", dir)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := shotsDir(t)
 	p := newPair(t, "--workers", "1")
 	b := browse(t, p.a.url("/"))
-	shoot := func(name string) {
-		t.Helper()
-		b.do(chromedp.Evaluate[chromedp.Void](`document.activeElement?.blur(); scrollTo(0, 0)`))
-		pause(300 * time.Millisecond)
-		picture, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
-		if err == nil {
-			picture, err = fewColours(picture)
-		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	phone := func(on bool) {
-		t.Helper()
-		if on {
-			b.do(chromedp.EmulateViewport(390, 844))
-		} else {
-			b.do(chromedp.EmulateViewport(1280, 900))
-		}
-	}
+	shoot := func(name string) { t.Helper(); b.shoot(dir, name) }
+	phone := b.phone
 	b.dark(false)
 	phone(false)
 	b.until(20*time.Second, "#forecast-text", "Nothing queued")
@@ -104,6 +76,85 @@ func TestScreenshots(t *testing.T) {
 	shoot("split-dark")
 	b.dark(false)
 	shoot("split-light")
+}
+
+// TestScreenshots_fleet takes those of a node that starts workers of its own.
+func TestScreenshots_fleet(t *testing.T) {
+	dir := shotsDir(t)
+	f := newFleetNode(t, "--name", "c", "--max-workers", "4", "--drain-seconds", "5")
+	b := browse(t, f.url("/"))
+	shoot := func(name string) { t.Helper(); b.shoot(dir, name) }
+	phone := b.phone
+	phone(false)
+	b.dark(false)
+	b.until(20*time.Second, "#decisions", "hold at 0")
+	shoot("fleet-empty-light")
+	var lines strings.Builder
+	for i := range 400 {
+		fmt.Fprintf(&lines, "{\"data\":\"%s\",\"iterations\":%d}\n", "YWJj"+fmt.Sprintf("%04d", i), 60_000_000+i*500)
+	}
+	f.must(200, "POST", "/v1/jobs/batch", strings.NewReader(lines.String()), "Content-Type", "application/x-ndjson")
+	is := f.state(time.Minute, "four are at work", func(is []api.Instance) bool { return len(working(is)) == 4 })
+	pause(20 * time.Second)
+	b.press("Drain " + is[1].ID)
+	b.do(chromedp.Click("dialog[open] .danger"))
+	b.until(20*time.Second, "#decisions", "drain "+is[1].ID)
+	pause(2 * time.Second)
+	shoot("fleet-light")
+	b.dark(true)
+	shoot("fleet-dark")
+	phone(true)
+	shoot("fleet-phone-dark")
+	b.dark(false)
+	shoot("fleet-phone")
+	phone(false)
+	b.press("Stop all")
+	b.do(chromedp.Click("dialog[open] .danger"))
+	b.until(time.Minute, "#forecast-text", "no worker is connected")
+	shoot("fleet-stopped-light")
+}
+
+// shotsDir is where pictures go, or the test is skipped.
+func shotsDir(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("WORKMANAGER_E2E_SHOTS")
+	if dir == "" {
+		t.Skip("takes pictures only where WORKMANAGER_E2E_SHOTS names a folder")
+	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join("..", "..", dir)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// shoot takes a picture of the whole page.
+func (b *tab) shoot(dir, name string) {
+	b.t.Helper()
+	b.do(chromedp.Evaluate[chromedp.Void](`document.activeElement?.blur(); scrollTo(0, 0)`))
+	pause(300 * time.Millisecond)
+	picture, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	if err == nil {
+		picture, err = fewColours(picture)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o644)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// phone gives the page the width of a phone, or of a desk.
+func (b *tab) phone(on bool) {
+	b.t.Helper()
+	if on {
+		b.do(chromedp.EmulateViewport(390, 844))
+	} else {
+		b.do(chromedp.EmulateViewport(1280, 900))
+	}
 }
 
 // fewColours makes a picture small: its 256 most frequent colours, and for each

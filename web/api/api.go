@@ -173,6 +173,7 @@ type Status struct {
 	WorkerList []WorkerStatus `json:"workers_list"` // of this node
 	Audit      AuditStatus    `json:"audit"`        // likewise
 	Fleet      FleetStatus    `json:"fleet"`
+	Clients    ClientsStatus  `json:"clients"`
 
 	Forecast Forecast `json:"forecast"`
 	Failures Failures `json:"failures"`
@@ -182,6 +183,16 @@ type Status struct {
 	Certificate *CertificateStatus `json:"certificate,omitempty"` // where there is TLS
 
 	SinceStart SinceStart `json:"since_start"`
+}
+
+// ClientsStatus is what clients have open, at both nodes, of what one may. It
+// names none of them.
+type ClientsStatus struct {
+	MaxOpenJobs  int64  `json:"max_open_jobs"`           // of one client; 0: any number
+	OwnOpenJobs  *int64 `json:"own_open_jobs,omitempty"` // of the client that asks; not in events
+	MostOpenJobs int64  `json:"most_open_jobs"`          // of the one that has most
+	WithOpenJobs int    `json:"with_open_jobs"`          // how many clients have any
+	RefusedJobs  int64  `json:"refused_jobs"`            // over the limit, at this node since its start
 }
 
 // SessionNone is the session of a node that has no peer and looks for none.
@@ -284,7 +295,7 @@ type WorkerStatus struct {
 }
 
 // FleetStatus is what the scheduler owns, and why. GET /v1/fleet answers it; in
-// a Status it has no decisions.
+// a Status it has fewer decisions.
 type FleetStatus struct {
 	Kind      string     `json:"kind"` // none, process or ec2
 	Instances []Instance `json:"instances"`
@@ -292,15 +303,16 @@ type FleetStatus struct {
 	Leader       bool            `json:"leader"` // this node decides
 	Min          int             `json:"min"`    // workers
 	Max          int             `json:"max"`
-	Want         int             `json:"want"`             // by the work there is
-	Have         int             `json:"have"`             // that do not drain, those that boot among them
-	Paused       string          `json:"paused,omitempty"` // why nothing is launched
-	DrainSeconds float64         `json:"drain_seconds"`    // the backlog is to be done in it
-	BootSeconds  float64         `json:"boot_seconds"`     // from launch to the first job, as measured
-	PricePerHour *float64        `json:"price_per_hour"`   // dollars for all, list price without volumes; null unknown
-	SpentToday   float64         `json:"spent_today"`      // dollars of this UTC day, as far as prices are known
-	Launched     int64           `json:"launched"`         // by this node since its start
-	Refused      int64           `json:"refused"`          // launches that the cloud said no to, likewise
+	Want         int             `json:"want"`                  // by the work there is
+	Have         int             `json:"have"`                  // that do not drain, those that boot among them
+	Paused       string          `json:"paused,omitempty"`      // why nothing is launched
+	PauseAsked   bool            `json:"pause_asked,omitempty"` // an operator has paused launches
+	DrainSeconds float64         `json:"drain_seconds"`         // the backlog is to be done in it
+	BootSeconds  float64         `json:"boot_seconds"`          // from launch to the first job, as measured
+	PricePerHour *float64        `json:"price_per_hour"`        // dollars for all, list price without volumes; null unknown
+	SpentToday   float64         `json:"spent_today"`           // dollars of this UTC day, as far as prices are known
+	Launched     int64           `json:"launched"`              // by this node since its start
+	Refused      int64           `json:"refused"`               // launches that the cloud said no to, likewise
 	SeenAt       *time.Time      `json:"seen_at,omitempty"`
 	Decisions    []FleetDecision `json:"decisions,omitempty"` // the newest first
 }
@@ -335,6 +347,9 @@ type FleetDecision struct {
 	Why     string        `json:"why"`
 	Actions []FleetAction `json:"actions"`
 	Outcome []string      `json:"outcome"` // what came of it
+	// Held is what kept it from launching as many as the work asks for, nothing if
+	// nothing did.
+	Held string `json:"held,omitempty"`
 }
 
 // FleetAction is one thing that was done, and why.
@@ -396,11 +411,13 @@ const (
 )
 
 // Names of the events of GET /v1/events. The first one, you, carries a You, a
-// status a Status, progress a Progress, a job a Job, and gone a Gone.
+// status a Status, progress a Progress, a decision a FleetDecision, a job a Job,
+// and gone a Gone.
 const (
 	EventYou      = "you"
 	EventStatus   = "status"
 	EventProgress = "progress"
+	EventDecision = "decision"
 	EventJob      = "job"
 	EventGone     = "gone"
 )

@@ -38,7 +38,7 @@ function Age() {
 function Search() {
   const [text, setText] = useState("");
   const [wrong, setWrong] = useState(false);
-  const go = (/** @type {Event} */ e) => {
+  const go = (e) => {
     e.preventDefault();
     const id = text.trim().toLowerCase();
     if (!idPattern.test(id)) return setWrong(true);
@@ -47,7 +47,7 @@ function Search() {
   };
   return html`<form class="search" role="search" onSubmit=${go}>
     <input type="search" id="search" aria-label="Find a job by its ID" placeholder="Find a job by its ID" autocomplete="off" spellcheck=${false} value=${text}
-      aria-invalid=${wrong} aria-describedby="search-error" onInput=${(/** @type {any} */ e) => { setText(e.target.value); setWrong(false); }} />
+      aria-invalid=${wrong} aria-describedby="search-error" onInput=${(e) => { setText(e.target.value); setWrong(false); }} />
     <span class="error" id="search-error" role="alert">${wrong ? "■ This is no job ID." : ""}</span>
   </form>`;
 }

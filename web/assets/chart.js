@@ -8,11 +8,9 @@ import { Card } from "./parts.js";
 
 const spans = [["1h", "1 h"], ["24h", "24 h"]];
 
-/** @param {string} name */
 const colour = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** The place where var() is resolved: canvas knows no light-dark().
- * @param {string} name */
+/** The place where var() is resolved: canvas knows no light-dark(). */
 function paint(name) {
   const probe = document.getElementById("paint-" + name);
   return () => (probe ? getComputedStyle(probe).color : colour("--" + name)());
@@ -25,12 +23,12 @@ function options(width, height, point) {
   return {
     width, height, legend: { show: false }, padding: [12, 0, 0, 0],
     cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
-    scales: { x: { time: true }, y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ max) => [0, Math.max(max * 1.1, 4)] },
-      w: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ max) => [0, Math.max(Math.ceil(max * 1.25), 2)] } },
+    scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(max * 1.1, 4)] },
+      w: { range: (_, __, max) => [0, Math.max(Math.ceil(max * 1.25), 2)] } },
     axes: [
-      { ...axis, size: 30, space: 80, values: (/** @type {any} */ _, /** @type {number[]} */ at, /** @type {any} */ __, /** @type {any} */ ___, /** @type {number} */ step) => at.map((t) => clock(new Date(t * 1000), step < 60)) },
-      { ...axis, size: 62, values: (/** @type {any} */ _, /** @type {number[]} */ v) => v.map((n) => (Number.isInteger(n) ? short(n) : "")) },
-      { ...axis, scale: "w", side: 1, size: 40, grid: { show: false }, values: (/** @type {any} */ _, /** @type {number[]} */ v) => v.map((n) => (Number.isInteger(n) ? count(n) : "")) },
+      { ...axis, size: 30, space: 80, values: (_, at, __, ___, step) => at.map((t) => clock(new Date(t * 1000), step < 60)) },
+      { ...axis, size: 62, values: (_, v) => v.map((n) => (Number.isInteger(n) ? short(n) : "")) },
+      { ...axis, scale: "w", side: 1, size: 40, grid: { show: false }, values: (_, v) => v.map((n) => (Number.isInteger(n) ? count(n) : "")) },
     ],
     series: [
       {},
@@ -41,13 +39,12 @@ function options(width, height, point) {
   };
 }
 
-/** @param {any} h a History @returns {[number[], number[], number[]]} */
 function columns(h) {
-  return [h.at, h.queued.map((/** @type {number} */ n, /** @type {number} */ i) => n + h.leased[i]), h.workers];
+  return [h.at, h.queued.map((n, i) => n + h.leased[i]), h.workers];
 }
 
 /** Adds the newest snapshot where its point is due. A point a step, and no more
- * than the node keeps. @param {any} data @param {number} step @param {any} s */
+ * than the node keeps. */
 function extend(data, step, s) {
   const at = Math.floor(Date.parse(s.now) / 1000 / step) * step;
   if (data[0].length && at <= data[0][data[0].length - 1]) return false;
@@ -58,7 +55,7 @@ function extend(data, step, s) {
   return true;
 }
 
-/** What the chart shows, for those who do not see it. @param {any} data */
+/** What the chart shows, for those who do not see it. */
 function summary(data) {
   const [at, open, workers] = data;
   if (at.length < 2) return "";
@@ -71,7 +68,7 @@ export function Chart({ s }) {
   const [span, setSpan] = useState("1h");
   const [points, setPoints] = useState(0);
   const [error, setError] = useState("");
-  const [at, setAt] = useState(/** @type {any} */ (null));
+  const [at, setAt] = useState(null);
   const box = useRef(/** @type {HTMLDivElement|null} */ (null));
   const own = useRef(/** @type {any} */ ({ plot: null, data: [[], [], []], step: 5 }));
 

@@ -10,7 +10,7 @@ const most = 2_000_000; // iterations that are computed here
 
 /** The one policy of the page: no string but this becomes a script's address. */
 const policy = /** @type {any} */ (window).trustedTypes?.createPolicy("workmanager", {
-  createScriptURL: (/** @type {string} */ url) => {
+  createScriptURL: (url) => {
     if (url !== "/assets/verify.js") throw new TypeError("no such script");
     return url;
   },
@@ -18,12 +18,11 @@ const policy = /** @type {any} */ (window).trustedTypes?.createPolicy("workmanag
 
 /** @param {Uint8Array} b */
 const hex = (b) => Array.from(b, (x) => x.toString(16).padStart(2, "0")).join("");
-/** @param {string} s */
 const unhex = (s) => Uint8Array.from(s.match(/../g) ?? [], (x) => parseInt(x, 16));
 
 export function Verify({ j, file = false }) {
   const [part, setPart] = useState(-1);
-  const [verdict, setVerdict] = useState(/** @type {any} */ (null));
+  const [verdict, setVerdict] = useState(null);
   const worker = useRef(/** @type {Worker|null} */ (null));
   const chosen = useRef(/** @type {HTMLInputElement|null} */ (null));
   useEffect(() => () => worker.current?.terminate(), []);

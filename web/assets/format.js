@@ -3,12 +3,12 @@
 
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 
-/** A count, whole: 12,480. @param {number} n */
+/** A count, whole: 12,480. */
 export function count(n) {
   return whole.format(n);
 }
 
-/** "1 job", "12,480 jobs". @param {number} n @param {string} word */
+/** "1 job", "12,480 jobs". */
 export function plural(n, word) {
   return count(n) + " " + word + (n === 1 ? "" : "s");
 }
@@ -16,8 +16,7 @@ export function plural(n, word) {
 /** @type {[number, string][]} */
 const prefixes = [[1e15, " P"], [1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"]];
 
-/** Three significant digits and a unit prefix from ten thousand on: 3.21 M.
- * @param {number} n */
+/** Three significant digits and a unit prefix from ten thousand on: 3.21 M. */
 export function short(n) {
   for (const [size, unit] of prefixes) {
     if (n >= Math.max(size, 1e4)) {
@@ -28,7 +27,7 @@ export function short(n) {
   return n >= 100 || Number.isInteger(n) ? count(n) : n.toLocaleString("en-US", { maximumFractionDigits: 1 });
 }
 
-/** Bytes in binary units: 41 MiB. @param {number} n */
+/** Bytes in binary units: 41 MiB. */
 export function bytes(n) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
   let u = 0;
@@ -36,7 +35,7 @@ export function bytes(n) {
   return (u > 0 && n < 10 ? n.toFixed(1) : count(n)) + " " + units[u];
 }
 
-/** A time that has passed, exact enough to read: 2 min 14 s. @param {number} s seconds */
+/** A time that has passed, exact enough to read: 2 min 14 s. Of seconds. */
 export function age(s) {
   s = Math.max(0, Math.floor(s));
   if (s < 60) return s + " s";
@@ -45,9 +44,9 @@ export function age(s) {
   return plural(Math.floor(s / 86400), "day") + " " + Math.floor(s % 86400 / 3600) + " h";
 }
 
-/** A time to come, two significant digits: 35 min. @param {number} s seconds */
+/** A time to come, two significant digits: 35 min. Of seconds. */
 export function about(s) {
-  const two = (/** @type {number} */ v) => Number(v.toPrecision(2)).toLocaleString("en-US");
+  const two = (v) => Number(v.toPrecision(2)).toLocaleString("en-US");
   if (s < 1) return "under 1 s";
   if (s < 99.5) return two(s) + " s";
   if (s < 99.5 * 60) return two(s / 60) + " min";
@@ -69,7 +68,7 @@ export function money(dollars) {
   return "$" + (micro / 1e6).toFixed(micro < 1e6 ? 3 : 2);
 }
 
-/** A rate, to one decimal below 100. @param {number} n a second */
+/** A rate, to one decimal below 100. */
 export function rate(n) {
   if (n > 0 && n < 0.05) return "under 0.1/s";
   return short(n >= 100 ? Math.round(n) : Math.round(n * 10) / 10) + "/s";

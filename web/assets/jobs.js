@@ -6,20 +6,19 @@ import { call, ended, forget, state, take } from "./store.js";
 import { Ask, Card, Copy, Line, Scroll, State, nodeFlag } from "./parts.js";
 import { Verify } from "./check.js";
 
-/** Never 100 % before it is done. @param {any} j */
+/** Never 100 % before it is done. */
 export function percent(j) {
   if (j.state === "completed") return "100 %";
   return Math.min(99, Math.floor(100 * j.done / j.iterations)) + " %";
 }
 
-/** What it is waiting for or how long it has to go, in a few words. @param {any} j @param {any} why */
+/** What it is waiting for or how long it has to go, in a few words. */
 function left(j, why) {
   if (j.state === "leased") return j.eta ? about(j.eta) + " left" : "just begun";
   if (j.state === "queued") return !why ? "" : why.position === 0 ? "next" : (why.at_least ? "over " : "") + plural(why.position, "job") + " ahead";
   return j.finished_at ? "after " + lasted(seconds(j.finished_at) - seconds(j.created_at)) : "";
 }
 
-/** @param {number} s seconds */
 function lasted(s) {
   return s < 1 ? Math.max(Math.round(s * 1000), 0) + " ms" : age(s);
 }
@@ -28,7 +27,7 @@ function Bar({ j }) {
   return html`<span class="bar"><progress max="1" value=${j.state === "completed" ? 1 : j.iterations > 0 ? j.done / j.iterations : 0} aria-label=${"Progress of job " + j.id} /> <span class="num">${percent(j)}</span></span>`;
 }
 
-/** The question before a cancel. @param {any} j @param {boolean} purge */
+/** The question before a cancel. */
 function cancelling(j, purge) {
   return {
     title: `${purge ? "Erase" : "Cancel"} job ${j.id}?`,
@@ -39,9 +38,9 @@ function cancelling(j, purge) {
   };
 }
 
-/** Why a job is where it is, asked for again while it is open. @param {string} id @param {boolean} on @param {any} j */
+/** Why a job is where it is, asked for again while it is open. */
 function useWhy(id, on, j) {
-  const [why, setWhy] = useState(/** @type {any} */ (null));
+  const [why, setWhy] = useState(null);
   useEffect(() => {
     if (!on) return;
     let gone = false;
@@ -55,7 +54,7 @@ function useWhy(id, on, j) {
 
 function Why({ why }) {
   if (!why) return html`<p class="soft">Asking.</p>`;
-  return html`<p><strong>${why.text}</strong></p>${why.reasons.map((/** @type {string} */ r) => html`<p key=${r} class="soft">${r}</p>`)}`;
+  return html`<p><strong>${why.text}</strong></p>${why.reasons.map((r) => html`<p key=${r} class="soft">${r}</p>`)}`;
 }
 
 function Mine({ id, place, ask }) {
@@ -67,7 +66,7 @@ function Mine({ id, place, ask }) {
     return html`<li><div class="what">${link}<span class="soft">${j === null ? "○ not known here" : "○ asking"}</span></div>
       <div class="acts">${j === null ? html`<button type="button" class="small" aria-label=${"Forget job " + id} onClick=${() => forget(id)}>Forget</button>` : null}</div></li>`;
   }
-  const flip = (/** @type {string} */ what) => setOpen(open === what ? "" : what);
+  const flip = (what) => setOpen(open === what ? "" : what);
   return html`<li>
     <div class="what">${link}<span class="state"><${State} state=${j.state} /> <span class="soft">${left(j, why)}</span></span></div>
     <div class="how">${j.state === "failed" ? html`<span class="bad clip" title=${j.error}>${j.error}</span>`
@@ -86,7 +85,7 @@ function Mine({ id, place, ask }) {
 }
 
 export function MyJobs() {
-  const [ask, setAsk] = useState(/** @type {any} */ (null));
+  const [ask, setAsk] = useState(null);
   let places = 5; // so many are asked for their place in the queue
   const known = state.mine.filter((id) => state.jobs.get(id));
   const open = known.filter((id) => !ended(state.jobs.get(id))).length;
@@ -103,7 +102,7 @@ export function MyJobs() {
 
 /** Loads a document of the job when it has ended, or asks for it. */
 function useDocument(id, what, on) {
-  const [doc, setDoc] = useState(/** @type {any} */ (null));
+  const [doc, setDoc] = useState(null);
   const [error, setError] = useState("");
   useEffect(() => {
     setDoc(null);
@@ -119,11 +118,11 @@ function Checkpoints({ j }) {
   return html`<${Card} id="checkpoints" title="Checkpoints" aside=${doc ? html`<span class="soft">${plural(doc.checkpoints.length, "place")} of the chain</span>` : null}>
     ${error ? html`<p class="error">■ ${error}</p>` : j.purged ? html`<p class="empty">They were erased.</p>`
     : !doc ? html`<p class="empty">Asking.</p>`
-    : html`<div class="scroll tall" tabindex="0" role="region" aria-label="Table of checkpoints"><table>
+    : html`<${Scroll} label="Table of checkpoints" tall><table>
         <caption class="hidden">The values that are kept of the chain</caption>
         <thead><tr><th scope="col" class="num">Iterations</th><th scope="col">Value</th></tr></thead>
-        <tbody>${doc.checkpoints.map((/** @type {any} */ c) => html`<tr key=${c.done}><td class="num">${count(c.done)}</td><td><code title=${c.value}>${c.value.slice(0, 32)}…</code> <${Copy} text=${c.value} what=${"the value after " + c.done} /></td></tr>`)}</tbody>
-      </table></div>
+        <tbody>${doc.checkpoints.map((c) => html`<tr key=${c.done}><td class="num">${count(c.done)}</td><td><code title=${c.value}>${c.value.slice(0, 32)}…</code> <${Copy} text=${c.value} what=${"the value after " + c.done} /></td></tr>`)}</tbody>
+      </table><//>
       <p class="hint">The first is SHA-512 of the data. Submit with <code>--checkpoints N</code> to keep more: each part can then be checked by itself.</p>`}
   <//>`;
 }
@@ -141,7 +140,7 @@ function Receipt({ j }) {
 }
 
 export function JobPage({ id }) {
-  const [ask, setAsk] = useState(/** @type {any} */ (null));
+  const [ask, setAsk] = useState(null);
   const title = useRef(/** @type {HTMLElement|null} */ (null));
   const j = state.jobs.get(id);
   const why = useWhy(id, Boolean(j), j);
@@ -151,7 +150,7 @@ export function JobPage({ id }) {
     return html`<main id="main">${head}<section class="card" aria-labelledby="job-title"><h2 id="job-title" tabindex="-1" ref=${title}>Job <code class="id">${id}</code></h2>
       <p class="empty">${j === null ? "Not known here: it never was, or retention has dropped it. Look at the ID once more." : "Asking the node."}</p></section></main>`;
   }
-  const at = (/** @type {string} */ t) => html`<time datetime=${t} title=${t}>${new Date(t).toLocaleDateString("en-CA")} ${clock(new Date(t), true)}</time>`;
+  const at = (t) => html`<time datetime=${t} title=${t}>${new Date(t).toLocaleDateString("en-CA")} ${clock(new Date(t), true)}</time>`;
   const facts = [
     ["State", html`<${State} state=${j.state} /> <span class="soft">${left(j, why)}</span>`],
     ["Progress", html`<${Bar} j=${j} /> <span class="soft">${count(j.done)} of ${count(j.iterations)} iterations${j.rate && j.state === "leased" ? `, ${short(j.rate)}/s` : ""}</span>`],

@@ -12,7 +12,7 @@ const looks = {
   holding: ["▲", "warn"], growing: ["▲", "warn"], stalled: ["■", "bad"], split: ["■", "bad"],
 };
 
-/** The node's sentence, with the clock of here. @param {any} f a Forecast */
+/** The node's sentence, with the clock of here. */
 export function sentence(f) {
   const at = f.state === "draining" && f.done_at && f.left_seconds >= 60 && f.left_seconds < 20 * 3600 ? ` (${clock(new Date(f.done_at))})` : "";
   return f.text + at + ".";
@@ -27,7 +27,7 @@ function Spoken({ f }) {
 
 export function Forecast({ s }) {
   const f = s?.forecast;
-  const [mark, level] = looks[/** @type {keyof typeof looks} */ (f?.state)] ?? ["○", "soft"];
+  const [mark, level] = looks[f?.state] ?? ["○", "soft"];
   return html`<section class=${"card forecast live " + level} id="forecast" data-state=${f?.state ?? "none"} aria-labelledby="forecast-text">
     <p class="sentence"><span aria-hidden="true">${mark}</span> <strong id="forecast-text">${f ? sentence(f) : "Connecting."}</strong></p>
     <p class="reason" id="forecast-reason">${f?.reason}</p>
@@ -35,7 +35,7 @@ export function Forecast({ s }) {
   </section>`;
 }
 
-/** What needs a person, a line each. @param {any} s */
+/** What needs a person, a line each. */
 export function troubles(s) {
   const list = [];
   if (!s.writable) list.push("Submits are refused: " + (s.write_problem || "the store cannot be written") + ". Reads go on.");
@@ -63,11 +63,11 @@ export function Tiles({ s }) {
   if (!s) return html`<dl class="card tiles" aria-label="Figures">${["Queued", "Running", "Throughput", "Failed", "Cost now"].map((n) => html`<${Tile} key=${n} name=${n} value="–" sub="" />`)}</dl>`;
   const f = s.forecast, fleet = s.fleet;
   const oldest = s.oldest_queued_at ? "oldest " + age(seconds(s.now) - seconds(s.oldest_queued_at)) : "none waits";
-  const last = s.failures.groups.map((/** @type {any} */ g) => g.last_at).sort().pop();
+  const last = s.failures.groups.map((g) => g.last_at).sort().pop();
   const price = fleet.price_per_hour;
   const cost = fleet.kind === "none" ? html`<${Tile} name="Completed" value=${count(s.completed)} sub=${s.cancelled ? count(s.cancelled) + " cancelled" : "kept " + about(s.retention_seconds)} />`
-    : html`<${Tile} name="Cost now" href="#fleet" value=${fleet.instances.length === 0 ? "$0" : price == null ? "n/a" : money(price) + "/h"}
-        sub=${`today ${money(fleet.spent_today)}, list price`} />`;
+    : html`<${Tile} name="Cost now" href="#fleet" value=${fleet.instances.length ? perHour(price) : "$0"}
+        sub=${fleet.kind === "process" ? "processes of this machine" : `today ${fleet.launched && !fleet.spent_today ? "n/a" : money(fleet.spent_today)}, list price`} />`;
   return html`<dl class="card tiles live" aria-label="Figures">
     <${Tile} name="Queued" value=${count(s.queued)} sub=${oldest} />
     <${Tile} name="Running" value=${count(s.leased)} sub=${"on " + plural(s.Workers, "worker")} />
@@ -79,7 +79,7 @@ export function Tiles({ s }) {
 
 // ---- the two nodes ---------------------------------------------------------
 
-/** How this node sees its peer. @param {any} p @returns {[string, string, string]} */
+/** How this node sees its peer. */
 function session(p) {
   if (p.refused) return ["■", "bad", "refused"];
   switch (p.session) {
@@ -92,14 +92,13 @@ function session(p) {
 }
 
 /** How the peer sees this node, as far as it can be told from here: by its
- * reading of our rows. @param {any} p @returns {[string, string, string]} */
+ * reading of our rows. */
 function seen(p) {
   if (p.session === "down") return ["○", "soft", "not known"];
   if (p.session === "connected") return ["■", "bad", "it does not read our rows"];
   return p.under_replicated > 0 ? ["▲", "warn", "reads, behind"] : ["●", "good", "has all our rows"];
 }
 
-/** @param {any} s */
 function pairNote(s) {
   const p = s.peer, name = p.node ?? "the peer";
   const alone = p.under_replicated > 0 ? "Up to " + plural(p.under_replicated, "job") + " may be on this node's disk only." : "All jobs of this node are on both disks.";
@@ -114,8 +113,8 @@ export function Nodes({ s }) {
   const p = s?.peer;
   if (!s) return html`<${Card} id="nodes" title="Nodes"><p class="empty">Waiting for the first snapshot.</p><//>`;
   const paired = p.session !== "none";
-  const here = s.workers_list.reduce((/** @type {number} */ sum, /** @type {any} */ w) => sum + w.cores, 0);
-  const mark = (/** @type {[string, string, string]} */ [m, level, word]) => html`<span class=${level}><span aria-hidden="true">${m}</span> ${word}</span>`;
+  const here = s.workers_list.reduce((sum, w) => sum + w.cores, 0);
+  const mark = ([m, level, word]) => html`<span class=${level}><span aria-hidden="true">${m}</span> ${word}</span>`;
   const heard = p.heard_at ? seconds(s.now) - seconds(p.heard_at) : 0;
   const skew = Math.abs(p.clock_skew_seconds);
   const lag = p.lag_seconds >= 20 ? "over 20 s" : p.lag_seconds > 0 ? about(p.lag_seconds) + " old" : "";
@@ -151,7 +150,7 @@ export function Workers({ s }) {
       <table class="live">
         <caption class="hidden">Live workers with the jobs they have and their rate</caption>
         <thead><tr><th scope="col">Worker</th><th scope="col" class="num">Cores</th><th scope="col" class="num">Jobs held</th><th scope="col" class="num">Iterations/s</th><th scope="col" class="num">Last seen</th></tr></thead>
-        <tbody>${list.slice(0, 50).map((/** @type {any} */ w) => {
+        <tbody>${list.slice(0, 50).map((w) => {
           const quiet = seconds(s.now) - seconds(w.seen_at);
           return html`<tr key=${w.name + "/" + w.instance}><th scope="row"><code>${w.name}</code>${w.kernel ? html` <span class="soft">${w.kernel}</span>` : ""}</th>
             <td class="num">${count(w.cores)}</td><td class="num">${count(w.leases)}</td><td class="num">${w.leases > 0 && w.rate > 0 ? short(w.rate) : "–"}</td>
@@ -159,7 +158,7 @@ export function Workers({ s }) {
         })}</tbody>
       </table>
     <//>${list.length > 50 ? html`<p class="hint">Showing 50 of ${count(list.length)}.</p>` : null}`
-    : html`<p class="empty">No worker is connected here. Start one on any machine: <code>workmanager worker --node ${location.origin}</code></p>`}
+    : html`<p class="empty">No worker is connected here. ${s && s.fleet.kind !== "none" ? "They come with the work." : html`Start one on any machine: <code>workmanager worker --node ${location.origin}</code>`}</p>`}
   <//>`;
 }
 
@@ -167,71 +166,81 @@ const phases = {
   working: ["●", "good"], idle: ["●", "soft"], pending: ["○", "soft"], booting: ["○", "warn"], silent: ["■", "bad"], draining: ["▲", "warn"], ending: ["▲", "soft"], stopped: ["■", "soft"],
 };
 
+/** Gives an order to the scheduler. */
+const order = (what, id) => call("POST", "/v1/fleet?do=" + what + (id ? "&instance=" + encodeURIComponent(id) : ""));
+
+/** The questions before an order. */
+function orders(f) {
+  const has = (i) => `the ${plural(i.leases, "job")} it has`;
+  return {
+    pause: () => ({ title: "Pause launches?", text: "Nothing is launched until launches are resumed, also after a restart. What runs goes on, and ends when it has no work.", yes: "Pause launches", run: () => order("pause") }),
+    resume: () => ({ title: "Resume launches?", text: `Up to ${plural(f.max, "worker")} are launched as the work needs them.`, yes: "Resume launches", run: () => order("resume") }),
+    stop: () => ({ title: `Stop all ${count(f.instances.length)}?`, text: "They hand back their jobs with the progress, and end. Nothing is launched until launches are resumed: the jobs wait.", yes: "Stop all",
+      run: () => order("pause").then(() => Promise.all(f.instances.map((i) => order("drain", i.id)))) }),
+    drain: (i) => ({ title: `Drain ${i.id}?`, text: `It gets no more jobs, hands back ${has(i)} with their progress, and ends.`, yes: "Drain", run: () => order("drain", i.id) }),
+    end: (i) => ({ title: `Terminate ${i.id}?`, text: `It is ended at once: ${has(i)} go on elsewhere from their last checkpoint.`, yes: "Terminate", run: () => order("terminate", i.id) }),
+  };
+}
+
 export function Fleet({ s }) {
-  const [ask, setAsk] = useState(/** @type {any} */ (null));
+  const [ask, setAsk] = useState(null);
   if (!s || s.fleet.kind === "none") {
     return html`<${Card} id="fleet" title="Fleet">
       <p class="empty">This node starts no machines: workers are what people connect. With <code>--fleet ec2</code> instances come with the backlog and go with it.</p>
     <//>`;
   }
-  const f = s.fleet, operator = state.you.role === "operator";
-  const order = (/** @type {string} */ what, /** @type {string} */ id) => call("POST", `/v1/fleet?do=${what}&instance=${encodeURIComponent(id)}`).then((x) => { state.fleet = x; });
-  const drain = (/** @type {any} */ i) => setAsk({ title: `Drain ${i.id}?`, text: `It gets no more jobs, hands back the ${plural(i.leases, "job")} it has with their progress, and ends.`, yes: "Drain it", run: () => order("drain", i.id) });
-  const end = (/** @type {any} */ i) => setAsk({ title: `Terminate ${i.id}?`, text: `It is ended at once. The ${plural(i.leases, "job")} it has go on elsewhere from their last checkpoint.`, yes: "Terminate it", run: () => order("terminate", i.id) });
-  const pause = () => call("POST", "/v1/fleet?do=" + (f.paused ? "resume" : "pause")).then((x) => { state.fleet = x; }, () => {});
-  const head = html`<span class="soft">${count(f.have)} of at most ${count(f.max)}${f.price_per_hour != null && f.instances.length ? `, ${money(f.price_per_hour)}/h` : ""}</span>
-    ${operator ? html`<button type="button" class="small" onClick=${pause}>${f.paused ? "Resume launches" : "Pause launches"}</button>` : null}`;
+  const f = s.fleet, n = f.instances.length, operator = state.you.role === "operator", pays = f.kind === "ec2", asks = orders(f);
+  const button = (word, question, of = "") => html`<button type="button" class="small" aria-label=${word + (of && " " + of)} onClick=${() => setAsk(question())}>${word}</button>`;
+  const head = html`<span class="group"><span class="soft">${count(f.have)} of at most ${count(f.max)}${pays && n ? `, ${perHour(f.price_per_hour)}` : ""}</span>
+    ${operator ? [f.pause_asked ? button("Resume launches", asks.resume) : button("Pause launches", asks.pause), n ? button("Stop all", asks.stop) : null] : null}</span>`;
   return html`<${Card} id="fleet" title="Fleet" aside=${head}>
     ${f.paused ? html`<p class="warn">▲ Nothing is launched: ${f.paused}.</p>` : null}
-    ${f.instances.length ? html`<${Scroll} label="Table of instances">
+    ${n ? html`<${Scroll} label="Table of instances" tall>
       <table class="live">
         <caption class="hidden">Instances with their state, rate and price</caption>
-        <thead><tr><th scope="col">Instance</th><th scope="col">State</th><th scope="col" class="num">Jobs</th><th scope="col" class="num">Iterations/s</th><th scope="col" class="num">Age</th><th scope="col" class="num">$/h</th>${operator ? html`<th scope="col"><span class="hidden">Orders</span></th>` : null}</tr></thead>
-        <tbody>${f.instances.slice(0, 100).map((/** @type {any} */ i) => {
-          const [m, level] = phases[/** @type {keyof typeof phases} */ (i.state)] ?? ["○", "soft"];
-          return html`<tr key=${i.id}><th scope="row"><code>${i.id}</code><br /><span class="soft">${i.type ?? ""}${i.spot ? " spot" : ""} ${i.zone ?? ""}</span></th>
+        <thead><tr><th scope="col">Instance</th><th scope="col">State</th><th scope="col" class="num">Jobs</th><th scope="col" class="num">Iterations/s</th><th scope="col" class="num">Age</th><th scope="col" class="num">$/h</th>${operator ? html`<th scope="col">Orders</th>` : null}</tr></thead>
+        <tbody>${f.instances.slice(0, 100).map((i) => {
+          const [m, level] = phases[i.state] ?? ["○", "soft"];
+          return html`<tr key=${i.id}><th scope="row"><code>${i.id}</code><br /><span class="soft">${i.type}${i.spot ? " Spot" : ""} ${i.zone} ${i.address}</span></th>
             <td><span class=${level}><span aria-hidden="true">${m}</span> ${i.state}</span></td>
             <td class="num">${count(i.leases)}</td><td class="num">${i.rate > 0 ? short(i.rate) : "–"}</td>
             <td class="num">${i.launched_at ? age(seconds(s.now) - seconds(i.launched_at)) : "–"}</td>
             <td class="num">${i.price_per_hour == null ? "n/a" : money(i.price_per_hour)}</td>
-            ${operator ? html`<td class="acts"><button type="button" class="small" aria-label=${"Drain " + i.id} onClick=${() => drain(i)}>Drain</button>
-              <button type="button" class="small" aria-label=${"Terminate " + i.id} onClick=${() => end(i)}>Terminate</button></td>` : null}</tr>`;
+            ${operator ? html`<td class="acts">${button("Drain", () => asks.drain(i), i.id)} ${button("Terminate", () => asks.end(i), i.id)}</td>` : null}</tr>`;
         })}</tbody>
       </table>
-    <//>
-    <p class="hint">List prices, EC2 only, volumes not counted.${f.instances.length > 100 ? ` Showing 100 of ${count(f.instances.length)}.` : ""}</p>`
-    : html`<p class="empty">No instance runs and nothing is paid. The first is launched when jobs wait${f.boot_seconds > 0 ? `, and is ready in about ${about(f.boot_seconds)}` : ""}.</p>`}
+    <//>${n > 100 ? html`<p class="hint">Showing 100 of ${count(n)}.</p>` : null}`
+    : html`<p class="empty">No instance runs${pays ? ", so no worker is paid for" : ""}.${f.paused ? "" : ` The first is launched when jobs wait, ready in about ${about(f.boot_seconds)}.`}</p>`}
+    <p class="hint" id="stop-paying">${pays ? html`List prices, EC2 only, volumes not counted. <strong>To stop paying:</strong> ` : ""}${n ? html`<em>Stop all</em> ends the workers; without work they end by themselves. ` : ""}${pays ? html`<code>scripts/teardown.sh</code> ends the nodes too.` : ""}</p>
     <${Ask} ask=${ask} close=${() => setAsk(null)} />
   <//>`;
 }
 
-/** Asks for the decisions now and then: they are an operator's. */
+/** A price, "n/a" where it is not known. @param {number|null} dollars an hour */
+function perHour(dollars) {
+  return dollars == null ? "n/a" : money(dollars) + "/h";
+}
+
+/** What was decided, why, and what came of it. */
+function decided(d) {
+  const [, did = "nothing", why = d.why] = /^((?:hold|launch|drain|terminate) [^:]*): (.*)$/s.exec(d.why) ?? [];
+  return [did, why, [...d.actions.filter((a) => a.do !== "launch").map((a) => `${a.do} ${a.instance}: ${a.why}`), ...d.outcome]];
+}
+
 export function Decisions({ s }) {
-  const operator = state.you.role === "operator";
-  const kind = s?.fleet.kind ?? "none";
-  const [list, setList] = useState(/** @type {any[]|null} */ (null));
-  const [error, setError] = useState("");
-  useEffect(() => {
-    if (!operator || kind === "none") return;
-    const look = () => { if (!document.hidden) call("GET", "/v1/fleet").then((f) => { setList(f.decisions ?? []); setError(""); }, (e) => setError(e.message)); };
-    look();
-    const timer = setInterval(look, 5000);
-    return () => clearInterval(timer);
-  }, [operator, kind]);
-  if (kind === "none") return null;
-  const word = (/** @type {any} */ d) => d.actions.length === 0 ? "hold at " + d.have : d.actions.map((/** @type {any} */ a) => a.do === "launch" ? "+1" : a.do + " " + (a.instance ?? "")).join(", ");
+  const list = state.decisions.length ? state.decisions : s.fleet.decisions ?? [];
   return html`<${Card} id="decisions" title="What the scheduler did, and why">
-    ${!operator ? html`<p class="empty">An operator's token shows the decisions.</p>`
-    : error ? html`<p class="error">■ ${error}</p>`
-    : !list?.length ? html`<p class="empty">No decision yet. The first comes within ten seconds of the start.</p>`
-    : html`<div class="scroll tall" tabindex="0" role="region" aria-label="Table of decisions"><table class="wrap">
+    ${list.length ? html`<${Scroll} label="Table of decisions" tall><table class="wrap">
         <caption class="hidden">Decisions, the newest first</caption>
-        <thead><tr><th scope="col">Time</th><th scope="col">Did</th><th scope="col">Why</th></tr></thead>
-        <tbody>${list.slice(0, 20).map((d) => html`<tr key=${d.at}>
+        <thead><tr><th scope="col">Time</th><th scope="col">Did, and why</th></tr></thead>
+        <tbody>${list.slice(0, 20).map((d) => {
+          const [did, why, came] = decided(d);
+          return html`<tr key=${d.at}>
           <td class="nowrap">${clock(new Date(d.last_at), true)}${d.times > 1 ? html`<br /><span class="soft">${count(d.times)} times</span>` : null}</td>
-          <th scope="row">${word(d)}${d.leader ? "" : html`<br /><span class="soft">not the leader</span>`}</th>
-          <td>${d.why}${d.outcome.map((/** @type {string} */ o) => html`<br /><span class="soft">${o}</span>`)}</td></tr>`)}</tbody>
-      </table></div>`}
+          <td><strong>${did}</strong>${d.held ? html` <span class="warn">▲ held</span>` : ""}<br />${why}${came.map((o) => html`<br /><span class="soft">${o}</span>`)}</td></tr>`;
+        })}</tbody>
+      </table><//>`
+    : html`<p class="empty">No decision yet. The first comes within ten seconds of the start.</p>`}
   <//>`;
 }
 
@@ -242,7 +251,7 @@ export function Failures({ s, wide }) {
       <table class="live wrap">
         <caption class="hidden">Failed jobs by error</caption>
         <thead><tr><th scope="col">Error</th><th scope="col" class="num">Jobs</th><th scope="col">Last</th><th scope="col">Newest</th></tr></thead>
-        <tbody>${f.groups.map((/** @type {any} */ g) => html`<tr key=${g.error}><th scope="row"><span class="bad" aria-hidden="true">■</span> ${g.error}</th><td class="num">${count(g.jobs)}</td>
+        <tbody>${f.groups.map((g) => html`<tr key=${g.error}><th scope="row"><span class="bad" aria-hidden="true">■</span> ${g.error}</th><td class="num">${count(g.jobs)}</td>
           <td class="nowrap">${clock(new Date(g.last_at))}</td><td><a href=${"#/job/" + g.example} aria-label=${"Newest job with this error: " + g.example}>open</a></td></tr>`)}</tbody>
       </table>
     <//>${f.looked < s.failed ? html`<p class="hint">The newest ${count(f.looked)} of ${count(s.failed)} failed jobs.</p>` : null}`

@@ -9,7 +9,7 @@ const states = {
 
 /** @param {{state: string, says?: string}} p */
 export function State({ state, says }) {
-  const [mark, level] = states[/** @type {keyof typeof states} */ (state)] ?? ["○", "soft"];
+  const [mark, level] = states[state] ?? ["○", "soft"];
   return html`<span class=${level}><span aria-hidden="true">${mark}</span> ${says ?? state}</span>`;
 }
 
@@ -21,9 +21,9 @@ export function Card({ id, title, wide = false, bad = false, aside = null, child
   </section>`;
 }
 
-/** A region that scrolls sideways, reachable by keyboard. */
-export function Scroll({ label, children }) {
-  return html`<div class="scroll" tabindex="0" role="region" aria-label=${label}>${children}</div>`;
+/** A region that scrolls sideways, or if it is tall down too, reachable by keyboard. */
+export function Scroll({ label, tall = false, children }) {
+  return html`<div class=${tall ? "scroll tall" : "scroll"} tabindex="0" role="region" aria-label=${label}>${children}</div>`;
 }
 
 /** A button that copies. The clipboard exists only over HTTPS and on localhost;
@@ -76,13 +76,13 @@ export function Ask({ ask, close }) {
     <p id="ask-text">${ask.text}</p>
     <p class="error" role="alert">${error && "■ " + error}</p>
     <div class="row end">
-      <button type="button" autofocus onClick=${() => dialog.current?.close()}>Keep it</button>
+      <button type="button" autofocus onClick=${() => dialog.current?.close()}>Leave it</button>
       <button type="button" class="danger" disabled=${busy} onClick=${run}>${ask.yes}</button>
     </div>
   </dialog>`;
 }
 
-/** Quotes for a POSIX shell. @param {string} s */
+/** Quotes for a POSIX shell. */
 export function quote(s) {
   return /^[A-Za-z0-9_.,:=@%+/-]+$/.test(s) ? s : "'" + s.replaceAll("'", "'\\''") + "'";
 }

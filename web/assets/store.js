@@ -6,8 +6,7 @@ export const maxMine = 30; // jobs of this browser that are kept and watched
 export const oldAfter = 5; // seconds after which figures are dimmed
 export const idPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-/** Reads JSON from localStorage, which may be off, full or tampered with.
- * @param {string} key @param {any} otherwise */
+/** Reads JSON from localStorage, which may be off, full or tampered with. */
 export function load(key, otherwise) {
   try {
     return JSON.parse(localStorage.getItem(key) ?? "null") ?? otherwise;
@@ -16,7 +15,6 @@ export function load(key, otherwise) {
   }
 }
 
-/** @param {string} key @param {any} value */
 export function keep(key, value) {
   try {
     localStorage.setItem(key, JSON.stringify(value));
@@ -35,7 +33,7 @@ export const state = {
   /** @type {string[]} */ mine: Array.isArray(kept) ? kept.filter((id) => typeof id === "string" && idPattern.test(id)).slice(0, maxMine) : [],
   page: "", // the id of the job that is shown, "" for the overview
   tries: 0, // of connecting, since the last success
-  /** @type {any} */ fleet: null, // the newest FleetStatus with decisions, for operators
+  /** @type {any[]} */ decisions: [], // of the scheduler, the newest first, as operators are told them
   done: 0, // jobs of mine that ended while nobody looked
 };
 
@@ -60,7 +58,6 @@ export function changed() {
 
 // ---- my jobs: ids only, in this browser ---------------------------------
 
-/** @param {string} id */
 export function remember(id) {
   state.mine = [id, ...state.mine.filter((other) => other !== id)].slice(0, maxMine);
   keep("workmanager.jobs", state.mine);
@@ -68,14 +65,13 @@ export function remember(id) {
   changed();
 }
 
-/** @param {string} id */
 export function forget(id) {
   state.mine = state.mine.filter((other) => other !== id);
   keep("workmanager.jobs", state.mine);
   changed();
 }
 
-/** Shows a job, or the overview for "". @param {string} id */
+/** Shows a job, or the overview for "". */
 export function turnTo(id) {
   state.page = id;
   if (id && !state.mine.includes(id)) {
@@ -85,12 +81,10 @@ export function turnTo(id) {
   changed();
 }
 
-/** @param {any} j */
 export function ended(j) {
   return !["queued", "leased"].includes(j.state);
 }
 
-/** @param {any} j */
 export function take(j) {
   const before = state.jobs.get(j.id);
   state.jobs.set(j.id, j);
@@ -128,6 +122,11 @@ export function connect() {
     state.tries = 0;
     changed();
   });
+  es.addEventListener("decision", (e) => {
+    const d = JSON.parse(e.data);
+    state.decisions = [d, ...state.decisions.filter((x) => x.at !== d.at)].slice(0, 50);
+    changed();
+  });
   es.addEventListener("job", (e) => take(JSON.parse(e.data)));
   es.addEventListener("gone", (e) => { // retention dropped it, or this node never knew it
     state.jobs.set(JSON.parse(e.data).id, null);
@@ -162,7 +161,7 @@ document.addEventListener("visibilitychange", () => {
 // ---- calls --------------------------------------------------------------
 
 /** Calls the API and returns its JSON; an error is in the node's own words.
- * @param {string} method @param {string} path @returns {Promise<any>} */
+ * @param {string} method @param {string} path */
 export async function call(method, path) {
   let r;
   try {

@@ -6,14 +6,14 @@ import { about, bytes, money, plural } from "./format.js";
 import { remember } from "./store.js";
 import { Card, Line, nodeFlag, quote } from "./parts.js";
 
-/** A whole number as the API takes it, NaN if it is none. @param {string} text */
+/** A whole number as the API takes it, NaN if it is none. */
 export function iterations(text) {
   const plain = text.trim().replaceAll(/[_, ]/g, "");
   const n = /^\d+$/.test(plain) ? Number(plain) : NaN;
   return n >= 1 && n <= 2 ** 53 ? n : NaN;
 }
 
-/** What so many iterations take, in words. @param {any} s a Status @param {number} n */
+/** What so many iterations take, in words. */
 export function estimate(s, n) {
   if (!s || !(n >= 1)) return "How many times SHA-512 is applied, 1 to 2^53.";
   if (n === 1) return "Done at once: the node hashes the data as it comes in.";
@@ -24,22 +24,21 @@ export function estimate(s, n) {
       sum += w.rate;
     }
   }
-  if (!lanes && !s.Workers) return "No worker is connected: the job would wait.";
+  const f = s.fleet;
+  if (!lanes && !s.Workers) return f.kind === "none" || f.paused ? "No worker is connected: the job would wait." : `No worker runs: one is launched for it, ready in about ${about(f.boot_seconds)}.`;
   const words = [];
   if (lanes) words.push(sentence(about(n / (sum / lanes)) + " of computing: one chain, one lane"));
   if (s.queued > 0 && s.forecast.left_seconds) words.push(`${plural(s.queued, "job")} queued before it, clear in ${roughly(s.forecast.left_seconds)}.`);
-  const f = s.fleet;
-  if (f.kind !== "none") {
-    const power = f.instances.reduce((/** @type {number} */ t, /** @type {any} */ i) => t + (i.price_per_hour != null ? i.rate : 0), 0);
-    const price = f.instances.reduce((/** @type {number} */ t, /** @type {any} */ i) => t + (i.price_per_hour != null && i.rate > 0 ? i.price_per_hour : 0), 0);
-    words.push(power > 0 ? `Cost ${money(n / power / 3600 * price)} at list prices.` : "Cost n/a: no instance works yet.");
+  if (f.kind === "ec2") {
+    const power = f.instances.reduce((t, i) => t + (i.price_per_hour != null ? i.rate : 0), 0);
+    const price = f.instances.reduce((t, i) => t + (i.price_per_hour != null && i.rate > 0 ? i.price_per_hour : 0), 0);
+    words.push(power > 0 ? `Cost ${money(n / power / 3600 * price)} at list prices.` : "Cost n/a: no price is known yet.");
   } else {
-    words.push("No cost: no fleet.");
+    words.push("No cost: no EC2.");
   }
   return words.join(" ");
 }
 
-/** @param {number} s seconds */
 function roughly(s) {
   return (s < 1 ? "" : "about ") + about(s);
 }
@@ -55,7 +54,7 @@ function newKey() {
 }
 
 /** Sends the file and tells of its progress; fetch tells nothing of that.
- * @param {File} file @param {number} n @param {(part: number) => void} progress @returns {Promise<string>} the job's ID */
+ * @param {File} file @param {(part: number) => void} progress @returns {Promise<string>} the job's ID */
 function send(file, n, progress) {
   return new Promise((done, failed) => {
     const form = new FormData();
@@ -78,7 +77,7 @@ function send(file, n, progress) {
   });
 }
 
-/** The same request for a shell. @param {string} how @param {string} name @param {number} n */
+/** The same request for a shell. */
 function shell(how, name, n) {
   const file = quote(name || "FILE"), count = String(n >= 1 ? n : 1000000);
   if (how === "curl") {
@@ -89,7 +88,7 @@ function shell(how, name, n) {
 }
 
 export function Submit({ s }) {
-  const [file, setFile] = useState(/** @type {File|null} */ (null));
+  const [file, setFile] = useState(null);
   const [text, setText] = useState("1000000");
   const [over, setOver] = useState(false);
   const [error, setError] = useState("");
@@ -99,7 +98,7 @@ export function Submit({ s }) {
   const input = useRef(/** @type {HTMLInputElement|null} */ (null));
   const n = iterations(text);
 
-  const choose = (/** @type {File|null|undefined} */ f) => {
+  const choose = (f) => {
     setOver(false);
     if (!f) return;
     setFile(f);
@@ -107,7 +106,7 @@ export function Submit({ s }) {
     setSent("");
   };
   useEffect(() => { // what is pasted anywhere but into a field
-    const paste = (/** @type {ClipboardEvent} */ e) => {
+    const paste = (e) => {
       if (e.target instanceof Element && e.target.closest("input, textarea, dialog")) return;
       const data = e.clipboardData;
       if (!data) return;
@@ -121,7 +120,7 @@ export function Submit({ s }) {
     return () => document.removeEventListener("paste", paste);
   }, []);
 
-  const submit = async (/** @type {Event} */ e) => {
+  const submit = async (e) => {
     e.preventDefault();
     if (!file) return setError("Choose a file first: drop it, paste it, or use the button.");
     if (!(n >= 1)) return setError(`${JSON.stringify(text)} is no whole number from 1 to 9007199254740992 (2^53).`);
@@ -137,18 +136,18 @@ export function Submit({ s }) {
     }
     setPart(-1);
   };
-  const drag = (/** @type {DragEvent} */ e) => {
+  const drag = (e) => {
     e.preventDefault();
     setOver(true);
   };
-  const drop = (/** @type {DragEvent} */ e) => {
+  const drop = (e) => {
     e.preventDefault();
     choose(e.dataTransfer?.files[0]);
   };
   return html`<${Card} id="submit" title="Submit a job">
     <form onSubmit=${submit} novalidate>
       <div class=${"drop" + (over ? " over" : "")} id="drop" onDragEnter=${drag} onDragOver=${drag} onDragLeave=${() => setOver(false)} onDrop=${drop}>
-        <input type="file" id="file" class="hidden" ref=${input} aria-describedby="file-hint" onChange=${(/** @type {any} */ e) => choose(e.target.files[0])} />
+        <input type="file" id="file" class="hidden" ref=${input} aria-describedby="file-hint" onChange=${(e) => choose(e.target.files[0])} />
         <label for="file" class="button">Choose a file</label>
         <span id="file-name">${file ? html`<strong>${file.name}</strong>, ${bytes(file.size)}` : "or drop one here, or paste text"}</span>
       </div>
@@ -156,7 +155,7 @@ export function Submit({ s }) {
       <div class="field">
         <label for="iterations">Iterations</label>
         <div class="row">
-          <input type="text" id="iterations" inputmode="numeric" autocomplete="off" value=${text} aria-describedby="estimate" onInput=${(/** @type {any} */ e) => setText(e.target.value)} />
+          <input type="text" id="iterations" inputmode="numeric" autocomplete="off" value=${text} aria-describedby="estimate" onInput=${(e) => setText(e.target.value)} />
           <button type="submit" class="primary" id="enqueue" disabled=${part >= 0}>Enqueue</button>
         </div>
         <p class="hint" id="estimate">${estimate(s, n)}</p>
