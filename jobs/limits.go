@@ -36,6 +36,9 @@ type Limits struct {
 	// OpenJobs bounds the jobs that have not ended. An enqueue above it is
 	// refused as busy, before anything is written.
 	OpenJobs int64
+	// ClientJobs bounds those of one client. 0 is no bound but OpenJobs, less is
+	// the share of OpenJobs that CallerShare says. See ClientShare.
+	ClientJobs int64
 	// StoreBytes bounds the database file. 0 is no bound but the disk's.
 	StoreBytes int64
 	// Waiters bounds the long polls and event streams open at once.
@@ -51,8 +54,16 @@ type Limits struct {
 }
 
 // CallerShare is the part of Waiters, and of Conns, that one token or one
-// address may take: a quarter.
+// address may take, and of OpenJobs that one client may: a quarter.
 const CallerShare = 4
+
+// ClientShare returns how many open jobs one client may have, 0 for any number.
+func (l Limits) ClientShare() int64 {
+	if l.ClientJobs < 0 {
+		return max(l.OpenJobs/CallerShare, 1)
+	}
+	return l.ClientJobs
+}
 
 // DefaultLimits returns the limits of a node that was told nothing else.
 func DefaultLimits() Limits {
@@ -64,6 +75,7 @@ func DefaultLimits() Limits {
 		ListJobs:       1_000,
 		ResultsJobs:    10_000,
 		OpenJobs:       20_000_000,
+		ClientJobs:     -1,
 		StoreBytes:     0,
 		Waiters:        10_000,
 		Rate:           20_000,

@@ -148,6 +148,18 @@ func (j Job) Settle(v Value, now time.Time) (Job, bool) {
 	return j, true
 }
 
+// Correct replaces the kept checkpoints of a completed job by those that
+// recomputing gave, where they differ. It counts as a restart, so that no row
+// from before brings the wrong ones back.
+func (j Job) Correct(r Rungs) (Job, bool) {
+	if j.Rank != Completed || j.Purged || len(r) != len(j.Rungs) || r == j.Rungs || j.Restarts == math.MaxUint32 {
+		return j, false
+	}
+	j.Rungs = r
+	j.Restarts++
+	return j, true
+}
+
 // Fail records why the job cannot be computed; reason is cut to MaxErrBytes.
 func (j Job) Fail(reason string, now time.Time) (Job, bool) {
 	if j.Ended() {

@@ -54,7 +54,16 @@ const (
 // Everything is computed at the priority of a computing thread, in slices, by
 // the kernels; what shows somebody to be wrong is computed once more, by the
 // standard library. Only if both agree anybody is blamed and a value settled.
-// What waits is in memory: a restart forgets it.
+//
+// A restart forgets the samples, which the next draws make up for, and what each
+// worker has said. It forgets neither who is quarantined nor which jobs are to be
+// recomputed: a dispute is on the disk before the report that raised it is
+// answered, or in the commit of the row that did, and what else a quarantined
+// worker had reported here is in the commit of its quarantine. So no value of
+// which there ever was another stays without being recomputed. But who said the
+// wrong one is not known any more if that was before the restart: the value is
+// settled, and only the next wrong one shows the worker. The same holds of more
+// disputes than memory has room for.
 //
 // mu may be taken under Queue.mu, never the other way.
 type auditor struct {
@@ -64,17 +73,19 @@ type auditor struct {
 	wake chan struct{} // capacity 1: there is something to check
 	well func() bool   // whether this machine's kernels are right
 
-	mu          sync.Mutex // guards the rest
-	rand        *rand.Rand
-	disputes    []*check            // oldest first
-	suspects    []*check            // newest last, and taken first
-	samples     []*check            // oldest first
-	known       map[jobs.ID]*check  // disputes and suspects that wait or are computed
-	credit      float64             // iterations that samples may cost
-	workers     map[string]*record  // what is known of workers
-	quarantined []*quarantine       // by time
-	barred      map[string]struct{} // the workers in it
-	alarms      []alarm             // the last ones
+	saving sync.Mutex // one commit of what is distrusted at a time
+
+	mu       sync.Mutex // guards the rest
+	rand     *rand.Rand
+	disputes []*check           // oldest first
+	suspects []*check           // newest last, and taken first
+	samples  []*check           // oldest first
+	known    map[jobs.ID]*check // disputes and suspects that wait or are computed
+	credit   float64            // iterations that samples may cost
+	workers  map[string]*record // what is known of workers
+	alarms   []alarm            // the last ones
+	more     bool               // the store has jobs to recompute that are not here
+	distrusted
 
 	checked, wrong, settled, skipped atomic.Int64
 	running                          atomic.Int64
@@ -94,6 +105,7 @@ type said struct {
 	worker             string
 	start, at          uint64
 	startPrint, result uint64
+	shown              jobs.Print
 	unsure             bool // wrong, and perhaps not by the worker's own fault
 }
 
@@ -115,21 +127,24 @@ type check struct {
 }
 
 func newAuditor(q *Queue, rate float64, seed uint64) *auditor {
-	return &auditor{
+	a := &auditor{
 		q: q, rate: rate, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1), well: kernelsRight, rand: rand.New(rand.NewPCG(seed, 0)),
-		known: map[jobs.ID]*check{}, workers: map[string]*record{}, barred: map[string]struct{}{}, credit: maxCredit / 64,
+		known: map[jobs.ID]*check{}, workers: map[string]*record{}, credit: maxCredit / 64,
 	}
+	a.distrusted.init()
+	return a
 }
 
 func (a *auditor) print(v jobs.Value) uint64 { return maphash.Bytes(a.seed, v[:]) }
 
 func (a *auditor) says(c lease.Claim) said {
-	return said{worker: c.Worker, start: c.Start.Done, at: c.At.Done, startPrint: a.print(c.Start.Value), result: a.print(c.At.Value)}
+	return said{worker: c.Worker, start: c.Start.Done, at: c.At.Done, startPrint: a.print(c.Start.Value), result: a.print(c.At.Value), shown: jobs.PrintOf(c.At.Value)}
 }
 
 // segment draws lots for a report under a lease that stands: is what the
-// worker computed since its last report recomputed?
-func (a *auditor) segment(worker string, r *jobs.Report, from jobs.Progress) {
+// worker computed since its last report recomputed, with the checkpoints of it
+// that the job is to keep?
+func (a *auditor) segment(worker string, r *jobs.Report, from jobs.Progress, keep uint16) {
 	to := r.Progress
 	if r.Kind == jobs.ReportValue {
 		to.Done = r.Iterations
@@ -157,8 +172,12 @@ func (a *auditor) segment(worker string, r *jobs.Report, from jobs.Progress) {
 		a.skipped.Add(1)
 		return
 	}
-	a.samples = append(a.samples, &check{why: sampled, id: r.ID, v1: r.V1, iterations: r.Iterations, from: from,
-		said: []said{a.says(lease.Claim{Worker: worker, Start: from, At: to})}})
+	c := &check{why: sampled, id: r.ID, v1: r.V1, iterations: r.Iterations, from: from, said: []said{a.says(lease.Claim{Worker: worker, Start: from, At: to})}}
+	for i := range min(r.Rungs.Len(), int(keep)-r.RungsFrom) {
+		at := jobs.Progress{Done: jobs.RungAt(r.Iterations, int(keep), r.RungsFrom+i), Value: r.Rungs.At(i)}
+		c.said = append(c.said, a.says(lease.Claim{Worker: worker, Start: from, At: at}))
+	}
+	a.samples = append(a.samples, c)
 	a.tell()
 }
 
@@ -194,9 +213,9 @@ func (a *auditor) dispute(id jobs.ID, who ...said) {
 		c.said = append(c.said, who[:min(len(who), max(maxSaid-len(c.said), 0))]...)
 		return
 	}
+	a.note(store.Doubt{ID: id, Disputed: true})
 	if len(a.disputes) >= maxDisputes {
-		a.skipped.Add(1)
-		a.q.log.Error("too many disputed values wait to be recomputed: this one is left as it is", "job", id)
+		a.more = true // it is taken from the store when there is room
 		return
 	}
 	c := &check{why: disputed, id: id, said: who}
@@ -216,14 +235,32 @@ func (a *auditor) disagree(here, came, merged jobs.Job) {
 		return
 	}
 	a.noteAlarm(id, "the two nodes had different values")
-	if here.Verified != came.Verified && !a.reportedHere(id) {
-		return // decided, and by nobody's fault here
+	if here.Verified != came.Verified && here.Rungs == came.Rungs && !a.reportedHere(id) { // decided, and by nobody's fault here
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.known[id] == nil {
+			a.clear(id)
+		}
+		return
 	}
 	a.dispute(id)
 }
 
-// next takes what is to be checked next.
-func (a *auditor) next() *check {
+// next takes what is to be checked next: what the store has comes before samples.
+func (a *auditor) next(ctx context.Context) (*check, error) {
+	a.mu.Lock()
+	load := a.more && len(a.disputes)+len(a.suspects) == 0 && len(a.known) < maxDisputes/2 // so that it finds some that are not known
+	a.mu.Unlock()
+	if load {
+		if err := a.load(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return a.take(), nil
+}
+
+// take takes it from what is in memory.
+func (a *auditor) take() *check {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for {
@@ -285,7 +322,10 @@ func (a *auditor) run(ctx context.Context) error {
 // none.
 func (a *auditor) slice(ctx context.Context, exec *hashchain.Executor[*check], again *[]*check) (bool, error) {
 	for exec.Free() > 0 {
-		c := a.next()
+		c, err := a.next(ctx)
+		if err != nil {
+			return true, err
+		}
 		if c == nil {
 			break
 		}
@@ -352,7 +392,7 @@ func (c *check) onceMore() bool {
 // prepare finds out what is to be computed. It returns false if nothing is:
 // the job is gone, or decided.
 func (a *auditor) prepare(ctx context.Context, c *check) (bool, error) {
-	end := c.iterations
+	end, stops := c.iterations, []uint64(nil)
 	if c.why == sampled {
 		end = c.said[0].at
 	} else {
@@ -366,15 +406,21 @@ func (a *auditor) prepare(ctx context.Context, c *check) (bool, error) {
 		}
 		silent := len(c.said) == 0
 		a.mu.Unlock()
-		if !found || j.Purged || j.Rank == jobs.Cancelled || j.Verified && silent {
+		if !found || j.Purged || j.Rank == jobs.Cancelled || j.Verified && silent && j.Rungs == "" {
 			a.drop(c)
+			a.cleared(c)
 			return false, nil
 		}
 		c.v1, c.iterations, c.from, end = j.V1, j.Iterations, jobs.Progress{Done: 1, Value: j.V1}, j.Iterations
+		for _, p := range j.Ladder() {
+			if p.Done > 1 && p.Done < end {
+				stops = append(stops, p.Done)
+			}
+		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	c.stops = []uint64{end}
+	c.stops = append(stops, end)
 	for _, s := range c.said {
 		for _, at := range []uint64{s.start, s.at} {
 			if at > c.from.Done && at < end {
@@ -393,6 +439,16 @@ func (a *auditor) drop(c *check) {
 	defer a.mu.Unlock()
 	if a.known[c.id] == c {
 		delete(a.known, c.id)
+	}
+}
+
+// cleared notes that a check of a job is over and acted on, so that a restart
+// does not repeat it.
+func (a *auditor) cleared(c *check) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c.why != sampled && a.known[c.id] == nil { // else it is disputed again
+		a.clear(c.id)
 	}
 }
 
@@ -451,12 +507,29 @@ func (a *auditor) finish(ctx context.Context, c *check) error {
 	}
 	a.drop(c)
 	for _, s := range a.liars(c, c.values) { // all that was said until now
-		a.blame(c.id, s)
+		a.blame(c, s)
+	}
+	a.cleared(c)
+	if err := a.save(ctx); err != nil && ctx.Err() == nil && a.q.store.Err() == nil {
+		a.q.log.Warn("what is distrusted is noted in memory only, will be written", "err", err)
 	}
 	return nil
 }
 
-// settle makes the recomputed value the job's.
+// rungs returns the kept checkpoints of a job as they were recomputed, "" if one
+// of them was not.
+func (c *check) rungs(j jobs.Job) (r jobs.Rungs) {
+	for i := range j.Rungs.Len() {
+		at, ok := slices.BinarySearch(c.stops, jobs.RungAt(j.Iterations, int(j.Keep), i))
+		if !ok {
+			return ""
+		}
+		r = r.Add(c.values[at])
+	}
+	return r
+}
+
+// settle makes the recomputed value the job's, and the kept checkpoints with it.
 func (a *auditor) settle(ctx context.Context, c *check) error {
 	right := c.values[len(c.values)-1]
 	var before jobs.Job
@@ -465,7 +538,9 @@ func (a *auditor) settle(ctx context.Context, c *check) error {
 		if j.V1 != c.v1 || j.Iterations != c.iterations {
 			return j, false
 		}
-		return j.Settle(right, at())
+		j, settled := j.Settle(right, at())
+		j, corrected := j.Correct(c.rungs(j))
+		return j, settled || corrected
 	}}})
 	if err != nil {
 		return err
@@ -487,6 +562,11 @@ func (a *auditor) settle(ctx context.Context, c *check) error {
 		a.q.log.Error("a job's value was wrong and is replaced by the recomputed one", "job", c.id)
 	case c.why == disputed:
 		a.settled.Add(1)
+	}
+	if before.Rungs != e.Job.Rungs {
+		a.wrong.Add(1)
+		a.alarm(c.id, "its kept checkpoints were wrong")
+		a.q.log.Error("kept checkpoints of a job were wrong and are replaced by the recomputed ones", "job", c.id)
 	}
 	a.q.cache.drop(e.Job)
 	a.q.cache.put(e.Job)

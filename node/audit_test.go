@@ -18,21 +18,41 @@ import (
 type audited struct {
 	*Queue
 	t    *testing.T
+	dir  string
 	logs strings.Builder
 }
 
 func newAudited(t *testing.T, rate float64) *audited {
-	a := &audited{t: t}
-	s, err := store.Open(t.Context(), t.TempDir(), store.Options{Node: "a", DSN: "&_pragma=synchronous(OFF)"})
+	a := &audited{t: t, dir: t.TempDir()}
+	a.open(rate)
+	t.Cleanup(func() { _ = a.store.Close() })
+	return a
+}
+
+func (a *audited) open(rate float64) {
+	a.t.Helper()
+	var audit *auditor
+	s, err := store.Open(a.t.Context(), a.dir, store.Options{Node: "a", DSN: "&_pragma=synchronous(OFF)", OnDisagree: func(here, came, merged jobs.Job) { audit.disagree(here, came, merged) }})
 	if err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
 	cfg := Default()
 	cfg.AuditRate = rate
 	a.Queue = newQueue(cfg, s, time.Now, slog.New(slog.NewTextHandler(&a.logs, nil)), newCache(100), nil)
-	take(t, a.Queue, 1) // the first look at the disk
-	return a
+	audit = a.audit
+	if err := a.audit.restore(a.t.Context()); err != nil {
+		a.t.Fatal(err)
+	}
+	take(a.t, a.Queue, 1) // the first look at the disk
+}
+
+// restart is what a kill of the node leaves, and its next start.
+func (a *audited) restart() {
+	a.t.Helper()
+	if err := a.store.Close(); err != nil {
+		a.t.Fatal(err)
+	}
+	a.open(0)
 }
 
 // lend gives one job to a worker.
@@ -92,7 +112,10 @@ func (a *audited) check() {
 		if err != nil {
 			a.t.Fatal(err)
 		}
-		if !busy {
+		a.audit.mu.Lock()
+		waits := len(a.audit.disputes) + len(a.audit.suspects) + len(a.audit.samples) // what was found last may want more
+		a.audit.mu.Unlock()
+		if !busy && waits == 0 {
 			break
 		}
 	}
@@ -266,9 +289,9 @@ func TestAudit_costs_its_rate(t *testing.T) {
 		a.audit.record("w").checks = firstChecks
 		drawn, all := 0.0, 0.0
 		for range 20_000 {
-			a.audit.segment("w", &jobs.Report{Iterations: 1 << 50, Progress: jobs.Progress{Done: 1 + n}}, jobs.Progress{Done: 1})
+			a.audit.segment("w", &jobs.Report{Iterations: 1 << 50, Progress: jobs.Progress{Done: 1 + n}}, jobs.Progress{Done: 1}, 0)
 			all += float64(n)
-			for c := a.audit.next(); c != nil; c = a.audit.next() {
+			for c := a.audit.take(); c != nil; c = a.audit.take() {
 				drawn += float64(c.said[0].at - c.from.Done)
 			}
 		}
@@ -337,18 +360,18 @@ func TestAudit_bounds(t *testing.T) {
 	for n := range 3 * maxSuspects {
 		id := jobs.ID{0: byte(n), 1: byte(n >> 8), 2: byte(n >> 16)}
 		a.audit.mu.Lock()
-		a.audit.doubt(id)
+		a.audit.doubt(id, n%2 == 0)
 		a.audit.mu.Unlock()
 		a.audit.dispute(id, make([]said, 2*maxSaid)...)
 		a.audit.dispute(id, make([]said, 2*maxSaid)...)
 		a.audit.noteAlarm(id, "x")
 		a.audit.completed(string(rune('a'+n%1000)), id, jobs.Value{}, nil)
 		a.audit.completed("one", id, jobs.Value{}, nil)
-		a.audit.quarantine(string(rune('a'+n%3000)), id, "x")
+		a.audit.quarantine(string(rune('a'+n%3000))+"/1", jobs.Quarantine{ID: id, Reason: "x"})
 	}
 	st := a.audit.status()
 	if len(a.audit.suspects) > maxSuspects || st.Disputed > maxDisputes || len(a.audit.known) > maxSuspects+maxDisputes || len(st.Alarms) > maxAlarms ||
-		len(st.Quarantined) > maxShown || len(a.audit.barred) > maxQuarantined || len(a.audit.workers) > maxRecords || len(a.audit.workers["one"].results) > maxReports {
+		len(st.Quarantined) > maxShown || len(a.audit.rows) > jobs.MaxQuarantines || len(a.audit.noted) > maxNoted || len(a.audit.workers) > maxRecords || len(a.audit.workers["one"].results) > maxReports {
 		t.Errorf("suspects %d, disputes %d, known %d, workers %d", len(a.audit.suspects), st.Disputed, len(a.audit.known), len(a.audit.workers))
 	}
 	if st.Skipped == 0 {

@@ -149,7 +149,7 @@ func (q *Queue) rest(ctx context.Context, w jobs.Worker, timeout <-chan time.Tim
 	}
 	q.mu.Unlock()
 	if knows {
-		q.sit(ctx, timeout)
+		q.sit(ctx, timeout, nil)
 	}
 	return yes
 }

@@ -151,6 +151,7 @@ func (c Config) Validate() error {
 	}{
 		{"max-data-bytes", c.Limits.DataBytes, 1}, {"max-top", int64(c.Limits.Top), 1},
 		{"max-batch-jobs", int64(c.Limits.BatchJobs), 1}, {"max-open-jobs", c.Limits.OpenJobs, 1},
+		{"max-client-jobs", c.Limits.ClientJobs, -1},
 		{"max-store-bytes", c.Limits.StoreBytes, 0}, {"max-line-bytes", int64(c.Limits.BatchLineBytes), 1024},
 		{"max-waiters", int64(c.Limits.Waiters), 4}, {"max-connections", int64(c.Limits.Conns), 0},
 		{"rate", c.Limits.Rate, 0}, {"rate-bytes", c.Limits.RateBytes, 0}, {"max-tries", int64(c.Limits.Tries), 0},

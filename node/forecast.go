@@ -164,7 +164,7 @@ func idleReason(s *api.Status) string {
 
 func stalledReason(s *api.Status) string {
 	if n := len(s.Audit.Quarantined); n > 0 {
-		return plural(int64(n), "worker") + " quarantined for wrong values."
+		return plural(int64(n), "worker") + " quarantined: 'workmanager quarantine ls' says why."
 	}
 	return "A job runs and reports nothing, or no worker takes one: see Workers and the node's log."
 }

@@ -118,6 +118,9 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	}
 	n.queue = newQueue(cfg, st, parts.Now, parts.Log, newCache(cfg.CacheEntries), n.keys)
 	n.pair = n.queue.pair
+	if err := n.queue.audit.restore(context.Background()); err != nil {
+		return nil, errors.Join(err, n.listener.Close(), st.Close())
+	}
 	if n.fleet, err = n.newFleet(parts.cloud); err != nil {
 		return nil, errors.Join(err, n.listener.Close(), st.Close())
 	}
@@ -132,7 +135,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 	}
 	apiConfig := web.Config{
 		Queue: n.queue, Reader: n.queue, Leaser: n.queue,
-		Status: n.status, Insight: n.status, Alive: n.alive,
+		Status: n.status, Insight: n.status, Alive: n.alive, Quarantine: n.queue,
 		Sign: func(j jobs.Job) (receipt.Signed, error) {
 			r, err := receipt.Of(j, cfg.Name)
 			if err != nil {

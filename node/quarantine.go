@@ -1,296 +1,379 @@
 package node
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"workmanager/jobs"
-	"workmanager/jobs/hashchain"
-	"workmanager/jobs/lease"
+	"workmanager/jobs/store"
+	peersync "workmanager/sync"
 	"workmanager/web/api"
 )
 
-// Bounds of what is known of workers.
+// A quarantine is the pair's: it is in the store of each node, so that it outlives
+// a restart, and each tells the other within a second, or when they reach each
+// other again. Only an operator lifts it. It means all processes of a worker's
+// name, since the machine is at fault and a worker that is started again has
+// another instance; the worker inside a node is another than one elsewhere that
+// has the node's name.
+
 const (
-	maxRecords     = 512  // workers of which anything is known; of more, the longest silent are forgotten
-	maxReports     = 1024 // results of each, of 40 bytes
-	maxQuarantined = 1024 // workers; of more, those quarantined first are let in again
-	// maxStrikes is how many wrong values of one worker are borne that may be
-	// another's fault, because it is not known from where it computed them.
-	maxStrikes = 3
+	// maxShown bounds the quarantined workers that status lists.
+	maxShown = 100
+	// maxNoted bounds the jobs that are to be noted as doubted, or no longer, while
+	// the disk takes nothing.
+	maxNoted = 16384
+	// lastRound bounds how long an operator's order waits for the peer.
+	lastRound = time.Second
 )
 
-// record is what this node knows of a worker since its own start.
-type record struct {
-	checks  int // of its first reports
-	strikes int
-	at      time.Time
-	results []result // a ring: the last ones that this node took
-	next    int
+var _ peersync.Quarantiner = (*Queue)(nil)
+
+// distrusted is what must outlive a restart, and of it what the store does not
+// have yet. auditor.mu guards it.
+type distrusted struct {
+	rows    map[jobs.Subject]jobs.Quarantine // merged; of workers that were let in again too
+	list    []jobs.Quarantine                // the same, nil if it is to be made
+	sum     jobs.QuarantineSum
+	lifted  chan struct{}             // closed when some worker is let in again
+	unsaved map[jobs.Subject]struct{} // of rows
+	noted   map[jobs.ID]noted
 }
 
-// result is a value that a worker was the first to report.
-type result struct {
-	id    jobs.ID
-	print uint64
-	from  *origin // nil: its lease began at v1
+// noted is what the store is to be told of a job.
+type noted uint8
+
+const (
+	notedClear noted = iota
+	notedSuspected
+	notedDisputed
+)
+
+func (d *distrusted) init() {
+	d.rows, d.unsaved, d.noted = map[jobs.Subject]jobs.Quarantine{}, map[jobs.Subject]struct{}{}, map[jobs.ID]noted{}
+	d.lifted, d.list = make(chan struct{}), []jobs.Quarantine{}
+	d.sum = jobs.SumQuarantines(nil)
 }
 
-// origin is where a lease began and how the job came there.
-type origin struct {
-	trail []lease.Claim
-	start jobs.Progress // Done is 0 if it is not known
-}
-
-// quarantine is why a worker gets nothing more from this node.
-type quarantine struct {
-	worker string
-	as     string // see barredAs
-	reason string
-	job    jobs.ID
-	at     time.Time
-}
-
-// record returns what is known of a worker. mu is held.
-func (a *auditor) record(worker string) *record {
-	r := a.workers[worker]
-	if r == nil {
-		if len(a.workers) >= maxRecords {
-			oldest := ""
-			for name, other := range a.workers {
-				if oldest == "" || other.at.Before(a.workers[oldest].at) {
-					oldest = name
-				}
-			}
-			delete(a.workers, oldest)
-		}
-		r = &record{}
-		a.workers[worker] = r
+// note has the store remember that a job is to be recomputed. mu is held.
+func (a *auditor) note(d store.Doubt) {
+	n := notedSuspected
+	if d.Disputed {
+		n = notedDisputed
 	}
-	r.at = a.q.now()
-	return r
+	if _, there := a.noted[d.ID]; !there && len(a.noted) >= maxNoted {
+		a.skipped.Add(1)
+		return
+	}
+	a.noted[d.ID] = max(a.noted[d.ID], n)
 }
 
-// origin returns where a worker's lease began, nil for v1. Queue.mu is held.
-func (q *Queue) origin(ref jobs.LeaseRef, worker string) *origin {
-	trail, start := q.table.Trail(ref, worker)
-	if start.Done == 1 {
+// clear has the store forget it. mu is held.
+func (a *auditor) clear(id jobs.ID) {
+	if _, there := a.noted[id]; there || len(a.noted) < maxNoted { // else it is looked at again after a restart
+		a.noted[id] = notedClear
+	}
+}
+
+// save commits what memory knows and the store does not. What cannot be written
+// is written with the next.
+func (a *auditor) save(ctx context.Context) error {
+	a.saving.Lock()
+	defer a.saving.Unlock()
+	a.mu.Lock()
+	unsaved, what := a.unsaved, a.noted
+	var d store.Distrust
+	if len(unsaved)+len(what) > 0 {
+		a.unsaved, a.noted = map[jobs.Subject]struct{}{}, map[jobs.ID]noted{}
+		for s := range unsaved {
+			if q, kept := a.rows[s]; kept {
+				d.Quarantines = append(d.Quarantines, q)
+			}
+		}
+		for id, n := range what {
+			if n == notedClear {
+				d.Cleared = append(d.Cleared, id)
+			} else {
+				d.Doubts = append(d.Doubts, store.Doubt{ID: id, Disputed: n == notedDisputed})
+			}
+		}
+	}
+	a.mu.Unlock()
+	err := a.q.store.Distrust(ctx, d)
+	if err == nil {
 		return nil
 	}
-	return &origin{trail, start}
-}
-
-// completed notes that a worker's value became a job's.
-func (a *auditor) completed(worker string, id jobs.ID, v jobs.Value, from *origin) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := a.record(worker)
-	it := result{id, a.print(v), from}
-	if len(r.results) < maxReports {
-		r.results = append(r.results, it)
-	} else {
-		r.results[r.next] = it
-		r.next = (r.next + 1) % maxReports
-	}
-	if from != nil && from.start.Done == 0 && a.rand.Float64() < a.rate { // no segment is known of it
-		a.doubt(id)
-	}
-}
-
-// value is what a worker says that reports the value of a job.
-func (a *auditor) value(worker string, r *jobs.Report, from *origin) []said {
-	s := said{worker: worker, start: 1, at: r.Iterations, result: a.print(r.Progress.Value)}
-	return a.since(s, from)
-}
-
-// since adds to what was said of a value how the job came to where that began.
-func (a *auditor) since(s said, from *origin) []said {
-	if from == nil {
-		return []said{s}
-	}
-	var out []said
-	s.start, s.startPrint = from.start.Done, a.print(from.start.Value)
-	for _, c := range from.trail {
-		out = append(out, a.says(c))
-	}
-	return append(out, s)
-}
-
-// doubt has a job recomputed when nothing is disputed. mu is held.
-func (a *auditor) doubt(id jobs.ID) {
-	if a.known[id] != nil {
-		return
-	}
-	if len(a.suspects) >= maxSuspects {
-		oldest := a.suspects[0]
-		a.suspects = slices.Delete(a.suspects, 0, 1)
-		if a.known[oldest.id] == oldest {
-			delete(a.known, oldest.id)
+	maps.Copy(a.unsaved, unsaved)
+	for id, n := range what {
+		if _, since := a.noted[id]; !since {
+			a.noted[id] = n
 		}
-		a.skipped.Add(1)
 	}
-	c := &check{why: suspected, id: id}
-	a.suspects, a.known[id] = append(a.suspects, c), c
+	return fmt.Errorf("note what is distrusted: %w", err)
+}
+
+// restore takes in what the last start left. Call it before anything is served.
+func (a *auditor) restore(ctx context.Context) error {
+	rows, err := a.q.store.Quarantines(ctx)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, q := range rows {
+		a.rows[q.Subject], a.list = q, nil
+		if q.Barred && q.Subject == (jobs.Subject{Worker: a.q.node, Inside: true}) {
+			a.q.log.Error("this node's own worker is quarantined and computes nothing: see to this machine, then 'workmanager quarantine lift'", "worker", q.Worker, "reason", q.Reason, "since", q.Since)
+		}
+	}
+	a.more = true
 	a.tell()
+	return nil
 }
 
-// reports returns what workers of this node said of a job's value and of its
-// way there. mu is held.
-func (a *auditor) reports(id jobs.ID, iterations uint64) []said {
-	var out []said
-	for name, r := range a.workers {
-		for _, it := range r.results {
-			if it.id != id {
-				continue
-			}
-			out = append(out, a.since(said{worker: name, start: 1, at: iterations, result: it.print}, it.from)...)
+// load takes jobs to recompute from the store, those that are not here already.
+func (a *auditor) load(ctx context.Context) error {
+	if err := a.save(ctx); err != nil {
+		return err
+	}
+	page, err := a.q.store.Doubts(ctx, maxDisputes)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range slices.Backward(page) { // of those that are not disputed the last is taken first
+		if _, since := a.noted[d.ID]; since || a.known[d.ID] != nil {
+			continue
 		}
-	}
-	return out
-}
-
-// reportedHere tells whether a worker of this node reported the job's value.
-func (a *auditor) reportedHere(id jobs.ID) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.reports(id, 0)) > 0
-}
-
-// isBarred reports whether a worker is quarantined.
-func (a *auditor) isBarred(w jobs.Worker) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	_, ok := a.barred[barredAs(w.Key())]
-	return ok
-}
-
-// barredAs returns what stands for all processes of a worker's name elsewhere,
-// or for the worker in this process, which a name elsewhere may equal.
-func barredAs(key string) string {
-	if name, _, elsewhere := strings.Cut(key, "/"); elsewhere {
-		return name + "/"
-	}
-	return key
-}
-
-// blame acts on a worker that said what is wrong.
-func (a *auditor) blame(id jobs.ID, s said) {
-	switch {
-	case s.worker == "":
-		return
-	case s.unsure:
-		a.mu.Lock()
-		r := a.record(s.worker)
-		r.strikes++
-		out := r.strikes >= maxStrikes
-		a.mu.Unlock()
-		if !out {
-			return
+		c := &check{why: suspected, id: d.ID}
+		if d.Disputed {
+			c.why = disputed
+			a.disputes = append(a.disputes, c)
+		} else {
+			a.suspects = append(a.suspects, c)
 		}
+		a.known[d.ID] = c
 	}
-	if s.worker == a.q.node {
-		a.doubtAll(s.worker)
-		a.selfCheck(id)
-		return
-	}
-	a.quarantine(s.worker, id, fmt.Sprintf("a value that it reported is not what recomputing gives, job %s", id))
+	a.more = len(page) == maxDisputes
+	return nil
 }
 
-// doubtAll has a worker's last results recomputed, the newest first.
-func (a *auditor) doubtAll(worker string) {
+// isBarred returns nil if a worker may have leases, and else the channel that is
+// closed when some quarantine is lifted.
+func (a *auditor) isBarred(w jobs.Worker) <-chan struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := a.workers[worker]
-	if r == nil {
-		return
+	if a.rows[jobs.SubjectOf(w.Key())].Barred {
+		return a.lifted
 	}
-	for i := range r.results { // the oldest first, since the last on the list is taken first
-		a.doubt(r.results[(r.next+i)%len(r.results)].id)
-	}
-	r.results, r.next = nil, 0
+	return nil
 }
 
-// quarantine lets a worker have nothing more while this node's process lives:
-// its leases end, what it brought further goes back to where others vouch for,
-// and its last results are recomputed. All processes of its name are meant: the
-// machine is at fault, and a worker that is started again has another instance.
-func (a *auditor) quarantine(key string, id jobs.ID, reason string) {
-	name, as := strings.TrimSuffix(barredAs(key), "/"), barredAs(key)
+// quarantine lets a worker have nothing more: its leases end, what it brought
+// further goes back to where others vouch for, and its last results are
+// recomputed. change says why.
+func (a *auditor) quarantine(key string, change jobs.Quarantine) {
+	s := jobs.SubjectOf(key)
 	a.mu.Lock()
-	if _, ok := a.barred[as]; ok {
+	if a.rows[s].Barred {
 		a.mu.Unlock()
 		return
 	}
-	if len(a.quarantined) == maxQuarantined {
-		delete(a.barred, a.quarantined[0].as)
-		a.quarantined = slices.Delete(a.quarantined, 0, 1)
-	}
-	a.quarantined = append(a.quarantined, &quarantine{name, as, reason, id, a.q.now()})
-	a.barred[as] = struct{}{}
+	change.Subject, change.Barred, change.Node, change.Since = s, true, a.q.node, a.q.now()
+	q := a.rows[s].Next(change)
 	a.mu.Unlock()
+	_, back := a.enter(q)
+	a.q.log.Error("worker quarantined: it gets no more leases from either node until an operator lifts it", "worker", s.Worker, "inside", s.Inside, "reason", q.Reason, "job", q.ID, "jobs", back)
+}
 
-	keys, back := []string{key}, 0
-	a.q.mu.Lock()
-	for other, s := range a.q.workers {
-		if barredAs(s.worker.Key()) == as && other != key {
-			keys = append(keys, other)
+// enter merges rows with what is here and acts on what that changes. It returns
+// those that changed, and how many jobs wait again.
+func (a *auditor) enter(rows ...jobs.Quarantine) (changed []jobs.Quarantine, back int) {
+	var barred []jobs.Subject
+	a.mu.Lock()
+	for _, q := range rows {
+		was := a.rows[q.Subject]
+		now := jobs.MergeQuarantines(was, q)
+		if now == was {
+			continue
+		}
+		a.rows[q.Subject], a.list = now, nil
+		changed = append(changed, now)
+		switch {
+		case now.Barred && !was.Barred:
+			barred = append(barred, q.Subject)
+		case was.Barred && !now.Barred: // what was known of it does not count, and its first reports are checked again
+			maps.DeleteFunc(a.workers, func(key string, _ *record) bool { return jobs.SubjectOf(key) == q.Subject })
+			close(a.lifted)
+			a.lifted = make(chan struct{})
 		}
 	}
-	for _, k := range keys {
-		n, backs := a.q.table.Revoke(k)
-		back += n
-		for _, b := range backs {
-			a.q.backs = append(a.q.backs, takeBack{Back: b})
+	for len(a.rows) > jobs.MaxQuarantines {
+		var first jobs.Quarantine
+		for _, q := range a.rows {
+			if first.Turn == 0 || first.Outlasts(q) > 0 {
+				first = q
+			}
 		}
-		delete(a.q.workers, k)
-		a.q.table.Gone(k)
+		delete(a.rows, first.Subject)
+	}
+	a.mu.Unlock()
+	if len(barred) > 0 {
+		back = a.revoke(barred)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, q := range changed { // with what is doubted for it, in one commit
+		a.unsaved[q.Subject] = struct{}{}
+	}
+	return changed, back
+}
+
+// revoke ends the leases of workers and has recomputed what they did. It returns
+// how many jobs wait again.
+func (a *auditor) revoke(barred []jobs.Subject) int {
+	a.q.mu.Lock()
+	defer a.q.mu.Unlock()
+	means := func(key string) bool { return slices.Contains(barred, jobs.SubjectOf(key)) }
+	back, backs := a.q.table.RevokeAll(means)
+	for _, b := range backs {
+		a.q.backs = append(a.q.backs, takeBack{Back: b})
+	}
+	for key := range a.q.workers {
+		if means(key) {
+			delete(a.q.workers, key)
+			a.q.table.Gone(key)
+		}
 	}
 	a.q.available(back)
-	a.q.mu.Unlock()
-	for _, k := range keys {
-		a.doubtAll(k)
-	}
-	a.q.log.Error("worker quarantined: it gets no more leases until this node is started again", "worker", name, "reason", reason, "job", id, "jobs", back)
-}
-
-// selfCheck tries the kernels of this machine after its own worker, or the
-// auditor, was wrong. A node does not take its only workers away for one wrong
-// value, which may have been a stray bit: only if the kernels are wrong still.
-func (a *auditor) selfCheck(id jobs.ID) {
-	if a.well() {
-		a.q.log.Error("this node's own worker was wrong, and its kernels compute rightly now: watch this machine", "worker", a.q.node, "job", id)
-		return
-	}
-	a.quarantine(a.q.node, id, "the kernels of this machine compute wrongly")
-}
-
-// selfSteps is how far the self-check computes each lane.
-const selfSteps = 4096
-
-// kernelsRight compares the kernels with the standard library, all lanes full.
-func kernelsRight() bool {
-	e := hashchain.NewExecutor[int](0)
-	for i := range e.Lanes() {
-		e.Add(hashchain.Chain[int]{Tag: i, Done: 1, Iterations: selfSteps, Value: hashchain.Value([]byte{byte(i)}, 1)})
-	}
-	for e.Active() > 0 {
-		e.Advance(hashchain.Chunk)
-		for _, c := range e.Done() {
-			if c.Value != hashchain.Value([]byte{byte(c.Tag)}, selfSteps) {
-				return false
-			}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key := range a.workers {
+		if means(key) {
+			a.doubtAll(key)
 		}
 	}
-	return true
+	return back
 }
 
-// maxShown bounds the quarantined workers that status lists.
-const maxShown = 100
+// Quarantines returns the rows and their sum. See sync.Quarantiner.
+func (q *Queue) Quarantines() ([]jobs.Quarantine, jobs.QuarantineSum) {
+	a := q.audit
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.list == nil {
+		a.list = slices.AppendSeq(make([]jobs.Quarantine, 0, len(a.rows)), maps.Values(a.rows))
+		slices.SortFunc(a.list, func(a, b jobs.Quarantine) int { return a.Subject.Compare(b.Subject) })
+		a.sum = jobs.SumQuarantines(a.list)
+	}
+	return a.list, a.sum
+}
+
+// TakeQuarantines merges rows of the peer. They count at once, and are on the
+// disk when it has returned. See sync.Quarantiner.
+func (q *Queue) TakeQuarantines(ctx context.Context, rows []jobs.Quarantine) error {
+	changed, back := q.audit.enter(rows...)
+	for _, c := range changed {
+		if c.Barred {
+			q.log.Warn("worker quarantined by the peer: it gets no more leases here", "worker", c.Worker, "inside", c.Inside, "by", c.By, "at", c.Node, "reason", c.Reason, "jobs", back)
+		} else {
+			q.log.Info("quarantine lifted at the peer", "worker", c.Worker, "inside", c.Inside, "by", c.By, "at", c.Node)
+		}
+	}
+	return q.audit.save(ctx)
+}
+
+// QuarantineList returns every row, quarantined workers first, and whether the
+// peer holds the same. See web.Quarantine.
+func (q *Queue) QuarantineList(ctx context.Context) (api.QuarantineList, error) {
+	rows, _ := q.Quarantines()
+	rows = slices.Clone(rows)
+	slices.SortStableFunc(rows, func(a, b jobs.Quarantine) int {
+		switch {
+		case a.Barred != b.Barred && a.Barred:
+			return -1
+		case a.Barred != b.Barred:
+			return 1
+		}
+		return b.Since.Compare(a.Since)
+	})
+	out := api.QuarantineList{Quarantines: make([]api.Quarantine, 0, len(rows)), Replicated: true}
+	for _, r := range rows {
+		out.Quarantines = append(out.Quarantines, quarantineStatus(r))
+	}
+	if q.pair.Paired() {
+		ctx, cancel := context.WithTimeout(ctx, lastRound)
+		defer cancel()
+		same, err := q.pair.ShareQuarantines(ctx)
+		out.Replicated = same && err == nil
+	}
+	return out, nil
+}
+
+// OrderQuarantine imposes a quarantine or lifts it: on every worker of that name
+// elsewhere, and on the one inside the node of that name. See web.Quarantine.
+func (q *Queue) OrderQuarantine(ctx context.Context, do, worker, by, reason string) error {
+	if err := jobs.CheckWorker("query", worker); err != nil {
+		return err
+	}
+	a := q.audit
+	barred := do == api.QuarantineAdd
+	subjects := []jobs.Subject{{Worker: worker}}
+	if !barred || worker == q.node || worker == q.pair.Peer().Node {
+		subjects = append(subjects, jobs.Subject{Worker: worker, Inside: true})
+	}
+	if reason == "" {
+		reason = "ordered by an operator"
+	}
+	var rows []jobs.Quarantine
+	a.mu.Lock()
+	for _, s := range subjects {
+		if was := a.rows[s]; was.Barred != barred {
+			rows = append(rows, was.Next(jobs.Quarantine{Subject: s, Barred: barred, Since: q.now(), Node: q.node, By: by, Reason: reason}))
+		}
+	}
+	a.mu.Unlock()
+	switch {
+	case len(rows) == 0 && barred:
+		return nil // it is, and why stays
+	case len(rows) == 0:
+		return jobs.Errorf(jobs.CodeNotFound, "worker %s is not quarantined", worker)
+	}
+	if err := q.store.Distrust(ctx, store.Distrust{Quarantines: rows}); err != nil { // before it counts: an error leaves all as it was
+		return err
+	}
+	_, back := a.enter(rows...)
+	if barred {
+		q.log.Warn("worker quarantined by an operator: it gets no more leases from either node", "worker", worker, "by", by, "reason", reason, "jobs", back)
+	} else {
+		q.log.Warn("quarantine lifted by an operator: the worker gets leases again, and its first reports are checked", "worker", worker, "by", by, "reason", reason)
+	}
+	return nil
+}
+
+func quarantineStatus(q jobs.Quarantine) api.Quarantine {
+	s := api.Quarantine{
+		Worker: q.Worker, Inside: q.Inside, State: api.StateQuarantined, Reason: q.Reason, At: q.Since.UTC(), Node: q.Node, By: q.By,
+		Done: q.Done, Said: q.Said.String(), Right: q.Right.String(),
+	}
+	if !q.Barred {
+		s.State = api.StateLifted
+	}
+	if q.ID != (jobs.ID{}) {
+		s.ID = q.ID.String()
+	}
+	return s
+}
 
 // status is what the operator is shown.
 func (a *auditor) status() api.AuditStatus {
+	rows, _ := a.q.Quarantines()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	st := api.AuditStatus{
@@ -298,12 +381,13 @@ func (a *auditor) status() api.AuditStatus {
 		Disputed: len(a.disputes), Doubted: len(a.suspects), Samples: len(a.samples), Running: a.running.Load(),
 		Quarantined: []api.Quarantine{}, Alarms: []api.Alarm{},
 	}
-	for _, b := range slices.Backward(a.quarantined) {
-		if len(st.Quarantined) == maxShown {
-			break
+	for _, q := range rows {
+		if q.Barred {
+			st.Quarantined = append(st.Quarantined, quarantineStatus(q))
 		}
-		st.Quarantined = append(st.Quarantined, api.Quarantine{Worker: b.worker, Reason: b.reason, ID: b.job.String(), At: b.at.UTC()})
 	}
+	slices.SortStableFunc(st.Quarantined, func(a, b api.Quarantine) int { return b.At.Compare(a.At) })
+	st.Quarantined = st.Quarantined[:min(len(st.Quarantined), maxShown)]
 	for _, b := range slices.Backward(a.alarms) {
 		st.Alarms = append(st.Alarms, api.Alarm{ID: b.job.String(), What: b.what, At: b.at.UTC()})
 	}

@@ -196,8 +196,10 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 		if len(leases) > 0 {
 			return q.received(ctx, w, leases), nil
 		}
-		if q.audit.isBarred(w) {
-			q.sit(ctx, timeout)
+		if more == nil { // it is quarantined, or was until just now
+			if lifted := q.audit.isBarred(w); lifted == nil || q.sit(ctx, timeout, lifted) {
+				continue
+			}
 			return nil, nil
 		}
 		if taken, err := q.takeOver(ctx, c); err != nil {
@@ -234,23 +236,28 @@ func (q *Queue) waits(n int) {
 }
 
 // sit lets a worker wait that gets nothing, so that it does not ask all the time.
-func (q *Queue) sit(ctx context.Context, timeout <-chan time.Time) {
+// It reports whether some quarantine was lifted meanwhile.
+func (q *Queue) sit(ctx context.Context, timeout <-chan time.Time, lifted <-chan struct{}) bool {
 	if timeout == nil {
-		return
+		return false
 	}
 	select {
+	case <-lifted:
+		return true
 	case <-timeout:
 	case <-ctx.Done():
 	case <-q.stopping:
 	}
+	return false
 }
 
-// grant gives what there is, and the channel that tells of more.
+// grant gives what there is, and the channel that tells of more: nil for a worker
+// that is quarantined.
 func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := q.now()
-	if q.audit.isBarred(w) {
+	if q.audit.isBarred(w) != nil {
 		return nil, nil
 	}
 	q.saw(now, w)
@@ -317,7 +324,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 		q.wantPage()
 	}
 	q.mu.Unlock()
-	return errors.Join(q.noteLost(ctx), q.noteBacks(ctx))
+	return errors.Join(q.noteLost(ctx), q.noteBacks(ctx), q.audit.save(ctx))
 }
 
 // Cancel withdraws jobs, and erases them with purge. See web.Queue.

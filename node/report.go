@@ -16,7 +16,7 @@ func (q *Queue) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) 
 		return nil, err
 	}
 	verdicts := make([]jobs.Verdict, len(batch))
-	if q.audit.isBarred(w) { // not even a right value is taken from it: it would have to be computed again
+	if q.audit.isBarred(w) != nil { // not even a right value is taken from it: it would have to be computed again
 		for i := range verdicts {
 			verdicts[i] = jobs.Lost
 		}
@@ -43,7 +43,11 @@ func (q *Queue) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report) 
 		q.mu.Unlock()
 		return nil, fmt.Errorf("store what worker %s reported: %w", w.Key(), err)
 	}
-	q.settle(w, batch, effects, of, verdicts, from)
+	if q.settle(w, batch, effects, of, verdicts, from) {
+		if err := q.audit.save(ctx); err != nil { // it reports again: a dispute must not be forgotten
+			return nil, fmt.Errorf("note that a value is disputed: %w", err)
+		}
+	}
 	return verdicts, nil
 }
 
@@ -84,7 +88,7 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				continue
 			}
 			if work := q.table.Work(r.ID); stands && work.V1 == r.V1 && work.Iterations == r.Iterations { // else it is no word on this job
-				q.audit.segment(w.Key(), r, reached)
+				q.audit.segment(w.Key(), r, reached, work.Keep)
 			}
 			if o := q.origin(r.LeaseRef, w.Key()); o != nil {
 				from[i] = o
@@ -123,7 +127,7 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 			q.table.Keep(r.LeaseRef, r.RungsFrom, r.Rungs)
 			if done := q.table.Done(r.ID); done > before {
 				q.meter.iterations.Add(done - before)
-				q.audit.segment(w.Key(), r, reached)
+				q.audit.segment(w.Key(), r, reached, q.table.Work(r.ID).Keep)
 			}
 			interval := q.checkpoint
 			if r.Kind == jobs.ReportHandBack {
@@ -155,8 +159,8 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 }
 
 // settle turns what the store made of the facts into verdicts. A job that has
-// ended leaves the table.
-func (q *Queue) settle(w jobs.Worker, batch []jobs.Report, effects []store.Effect, of []int, verdicts []jobs.Verdict, from map[int]*origin) {
+// ended leaves the table. It reports whether a value is disputed.
+func (q *Queue) settle(w jobs.Worker, batch []jobs.Report, effects []store.Effect, of []int, verdicts []jobs.Verdict, from map[int]*origin) (disputed bool) {
 	done := 0
 	q.mu.Lock()
 	for n, e := range effects {
@@ -196,8 +200,10 @@ func (q *Queue) settle(w jobs.Worker, batch []jobs.Report, effects []store.Effec
 			q.audit.alarm(e.Job.ID, "worker "+w.Key()+" reported another value than the one that is kept")
 			q.log.Error("two different values for one job: the first is kept until it is recomputed", "job", e.Job.ID, "worker", w.Key())
 			q.audit.dispute(e.Job.ID, q.audit.value(w.Key(), r, from[of[n]])...)
+			disputed = true
 		}
 	}
+	return disputed
 }
 
 // outdated takes a job back whose row was taken back before the table has heard

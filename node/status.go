@@ -72,6 +72,7 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 		WorkerList: workers,
 		Audit:      s.queue.audit.status(),
 		Fleet:      s.fleet.status(statusDecisions),
+		Clients:    s.clients(jobs.OwnerOf(ctx)),
 		Cache: api.CacheStatus{
 			Enabled: s.cfg.CacheEntries > 0, Entries: s.queue.cache.len(), Max: s.cfg.CacheEntries,
 			Resumed: s.queue.cache.resumed.Load(),
@@ -110,6 +111,18 @@ func (s *status) sinceStart() api.SinceStart {
 		since.Commits.Buckets[i] = api.CommitBucket{Seconds: d.Seconds(), Count: c.AtMost[i]}
 	}
 	return since
+}
+
+// clients tells what clients have open, and what the one that asks has, if it
+// is one.
+func (s *status) clients(asks string) api.ClientsStatus {
+	c := api.ClientsStatus{MaxOpenJobs: s.cfg.Limits.ClientShare()}
+	c.WithOpenJobs, c.MostOpenJobs, c.RefusedJobs = s.store.Shares()
+	if asks != "" {
+		own := s.store.OpenOf(asks)
+		c.OwnOpenJobs = &own
+	}
+	return c
 }
 
 // peer returns the other node as this one sees it.

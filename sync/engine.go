@@ -88,6 +88,7 @@ type Engine struct {
 	round   round
 	count   counters
 	compare compareState
+	shared  shared // of quarantines
 
 	fleetLast []byte    // of the scheduler, as told last
 	fleetTold time.Time // when

@@ -17,7 +17,7 @@ import (
 )
 
 // callPaths are the calls of the peer that have a body.
-var callPaths = []string{"/peer/gc", "/peer/steal", "/peer/consume", "/peer/summary"}
+var callPaths = []string{"/peer/gc", "/peer/steal", "/peer/consume", "/peer/summary", "/peer/quarantine"}
 
 // FuzzCalls: whatever the peer sends in a body, it gets an answer of the kinds
 // there are, and nothing panics. The fields of a call are made known to it, so
@@ -33,6 +33,7 @@ func FuzzCalls(f *testing.F) {
 		f.Add(byte(n), []byte(`,"schema":3,"floor":1,"age":1000000,"bounds":[0,5,9]}`), true)
 		f.Add(byte(n), []byte(`,"cut":{"from":0,"to":9},"list":{"from":0,"to":100},"ids":["00000000-0000-0000-0000-000000000000"],"recount":true}`), true)
 		f.Add(byte(n), []byte(`,"adopt":["AAEC"],"resend":["01000000-0000-0000-0000-000000000000"],"ended":{"at":"2026-01-01T00:00:00Z"}}`), true)
+		f.Add(byte(n), []byte(`,"sum":"00","rows":[{"worker":"w","turn":1,"barred":true,"since":1000000,"said":"0102030405060708"},{"worker":""}],"more":true}`), true)
 		f.Add(byte(n), []byte(`{"node":1}`), false)
 		f.Add(byte(n), encodeFloorRequest(FloorRequest{Identity: id, Floor: wireEpoch, Head: 9}), false)
 		f.Add(byte(n), []byte(`,"max":-9223372036854775808,"top":1e3,"bounds":[9,1],"list":{"from":-1,"to":-5}}`), true)

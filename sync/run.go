@@ -77,6 +77,9 @@ func (e *Engine) rounds(ctx context.Context) {
 		if err := e.compareRound(ctx); err != nil && ctx.Err() == nil {
 			e.warn("compare", "rows not compared, will be tried again", "err", err)
 		}
+		if err := e.shareRound(ctx); err != nil && ctx.Err() == nil {
+			e.warn("quarantines", "quarantines not shared, will be tried again", "err", err)
+		}
 	}
 }
 

@@ -37,12 +37,13 @@ func (e *Engine) Handler() http.Handler {
 
 func (e *Engine) routes() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
-		"GET /peer/changes":   e.serveChanges,
-		"POST /peer/gc":       e.serveFloor,
-		"POST /peer/steal":    e.serveSteal,
-		"POST /peer/consume":  e.serveConsume,
-		"POST /peer/summary":  e.serveSummary,
-		"GET /peer/jobs/{id}": e.serveFind,
+		"GET /peer/changes":     e.serveChanges,
+		"POST /peer/gc":         e.serveFloor,
+		"POST /peer/steal":      e.serveSteal,
+		"POST /peer/consume":    e.serveConsume,
+		"POST /peer/summary":    e.serveSummary,
+		"POST /peer/quarantine": e.serveQuarantine,
+		"GET /peer/jobs/{id}":   e.serveFind,
 	}
 }
 

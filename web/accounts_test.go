@@ -73,6 +73,21 @@ func (orders) Order(_ context.Context, _, instance string) error {
 func (orders) Fleet(context.Context) (api.FleetStatus, error) { return api.FleetStatus{}, nil }
 func (orders) Decided() <-chan struct{}                       { return nil }
 
+// distrust takes all orders, and notes whose they are.
+type distrust struct{ by *string }
+
+func (d distrust) OrderQuarantine(_ context.Context, do, worker, by, _ string) error {
+	*d.by += by + " " + do + " " + worker + ";"
+	if worker == "w9" {
+		return jobs.Errorf(jobs.CodeNotFound, "worker w9 is not quarantined")
+	}
+	return nil
+}
+
+func (distrust) QuarantineList(context.Context) (api.QuarantineList, error) {
+	return api.QuarantineList{Quarantines: []api.Quarantine{}}, nil
+}
+
 // guarded returns a server that asks for tokens, with what change makes of the
 // limits.
 func guarded(change func(*jobs.Limits), log io.Writer) *Server {
@@ -82,7 +97,7 @@ func guarded(change func(*jobs.Limits), log io.Writer) *Server {
 	}
 	n := byte(0)
 	return New(Config{
-		Limits: l, Keeper: doorman{}, Queue: queue{}, Reader: reader{}, Fleet: orders{}, Log: slog.New(slog.NewTextHandler(log, nil)),
+		Limits: l, Keeper: doorman{}, Queue: queue{}, Reader: reader{}, Fleet: orders{}, Quarantine: distrust{new(string)}, Log: slog.New(slog.NewTextHandler(log, nil)),
 		NewID: func(context.Context, string) (jobs.ID, error) { n++; return jobs.ID{1, n}, nil },
 	})
 }
@@ -384,6 +399,7 @@ func TestAccounts_are_bounded(t *testing.T) {
 func TestAudit(t *testing.T) {
 	var log bytes.Buffer
 	s := guarded(nil, &log)
+	ordered := s.cfg.Quarantine.(distrust).by
 	const known, unknown = "01000000-0000-7000-8000-000000000001", "02000000-0000-7000-8000-000000000001"
 	form := []string{"Content-Type", "application/x-www-form-urlencoded"}
 	for _, c := range []struct {
@@ -399,6 +415,9 @@ func TestAudit(t *testing.T) {
 		{"operator/ops", "POST", "/v1/fleet?do=drain&instance=i-1", "", 200, nil},
 		{"operator/ops", "POST", "/v1/fleet?do=terminate&instance=i-9", "", 404, nil},
 		{"operator/ops", "POST", "/v1/fleet?do=pause", "", 200, nil},
+		{"operator/ops", "POST", "/v1/quarantine?do=add&worker=w1&reason=smoke", "", 200, nil},
+		{"operator/ops", "POST", "/v1/quarantine?do=lift&worker=w9", "", 404, nil},
+		{"client/ci", "POST", "/v1/quarantine?do=lift&worker=w1", "", 403, nil},
 		{"client/ci", "POST", "/v1/fleet?do=pause", "", 403, nil},
 		{"client/ci", "GET", "/v1/audit", "", 403, nil},
 		{"stolen-secret", "GET", "/v1/jobs/" + known, "", 401, nil},
@@ -432,6 +451,9 @@ func TestAudit(t *testing.T) {
 		"nobody  call GET /v1/jobs/{id} unauthorized the token is not known here, or its time is over",
 		"client ci call GET /v1/audit forbidden",
 		"client ci call POST /v1/fleet forbidden",
+		"client ci call POST /v1/quarantine forbidden",
+		"operator ops lift w9 not_found",
+		"operator ops quarantine w1 done",
 		"operator ops pause  done",
 		"operator ops terminate i-9 not_found",
 		"operator ops drain i-1 done",
@@ -441,6 +463,9 @@ func TestAudit(t *testing.T) {
 	}
 	if strings.Join(lines, "\n") != strings.Join(want, "\n") {
 		t.Errorf("audit log:\n%s\nwant:\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
+	}
+	if *ordered != "ops add w1;ops lift w9;" {
+		t.Errorf("quarantines ordered: %q", *ordered)
 	}
 	if n := strings.Count(log.String(), "msg=audit audit.who="); n != len(want) {
 		t.Errorf("%d lines of it in the log, want %d: %s", n, len(want), log.String())

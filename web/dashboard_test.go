@@ -57,6 +57,7 @@ func busyStatus() api.Status {
 				CopiesDropped: 109, Strangers: 110, FloorRounds: 111, Stolen: 112, TakenOver: 113, Conflicts: 118,
 			},
 		},
+		Clients: api.ClientsStatus{MaxOpenJobs: 5_000_000, MostOpenJobs: 12_000, WithOpenJobs: 3, RefusedJobs: 126},
 		SinceStart: api.SinceStart{
 			Enqueued: 119, Completed: 120, Iterations: 121, LeasesLost: 122,
 			Commits: api.CommitStatus{Count: 10, Rows: 123, Seconds: 0.5, Buckets: []api.CommitBucket{{Seconds: 0.001, Count: 4}, {Seconds: 0.1, Count: 9}}},

@@ -35,7 +35,7 @@ type owners struct {
 	client *http.Client
 }
 
-func startOwners(t testing.TB, clients string) *owners {
+func startOwners(t testing.TB, clients string, change ...func(*node.Config)) *owners {
 	t.Helper()
 	o := &owners{t: t, tokens: map[string]string{}}
 	o.closed = startClosed(t, func(cfg *node.Config) {
@@ -45,6 +45,9 @@ func startOwners(t testing.TB, clients string) *owners {
 			if _, o.tokens[name], err = keys.CreateToken(filepath.Dir(cfg.Keys.Dir), keys.Client, name, 0, time.Now()); err != nil {
 				t.Fatal(err)
 			}
+		}
+		for _, f := range change {
+			f(cfg)
 		}
 	})
 	o.tokens["operator"] = o.made.Tokens[keys.Operator]

@@ -63,6 +63,16 @@ type Fleet interface {
 	Decided() <-chan struct{}
 }
 
+// Quarantiner keeps the workers that the pair does not trust.
+type Quarantiner interface {
+	// QuarantineList returns them, and whether both nodes hold the same.
+	QuarantineList(ctx context.Context) (api.QuarantineList, error)
+	// OrderQuarantine takes an operator's order: to quarantine a worker or to lift
+	// that. by is the operator's name, "" where nobody is asked. It is safe to
+	// repeat, but that a quarantine which is not there cannot be lifted.
+	OrderQuarantine(ctx context.Context, do, worker, by, reason string) error
+}
+
 // StatusReporter tells how the node is. It answers in well under a
 // millisecond, however many jobs there are.
 type StatusReporter interface {

@@ -50,6 +50,8 @@ var rights = map[string]string{
 	"GET /v1/status":                "co",
 	"GET /v1/fleet":                 "o",
 	"POST /v1/fleet":                "o",
+	"GET /v1/quarantine":            "o",
+	"POST /v1/quarantine":           "o",
 	"GET /v1/audit":                 "o",
 	"GET /v1/events":                "co",
 	"GET /healthz":                  "ncoewp",
@@ -73,6 +75,7 @@ var rights = map[string]string{
 	"POST /peer/steal":              "p",
 	"POST /peer/consume":            "p",
 	"POST /peer/summary":            "p",
+	"POST /peer/quarantine":         "p",
 	"GET /peer/jobs/{id}":           "p",
 	"POST /peer/nosuch":             "p",
 }

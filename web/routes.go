@@ -48,6 +48,8 @@ func (s *Server) table() []route {
 		{"GET /v1/history", users, handle(s, s.history)},
 		{"GET /v1/fleet", operators, handle(s, s.fleet)},
 		{"POST /v1/fleet", operators, handle(s, s.orderFleet)},
+		{"GET /v1/quarantine", operators, handle(s, s.quarantine)},
+		{"POST /v1/quarantine", operators, handle(s, s.orderQuarantine)},
 		{"GET /v1/audit", operators, handle(s, s.auditLog)},
 		{"GET /v1/events", users, s.serve(s.eventStream)},
 

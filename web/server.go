@@ -26,6 +26,8 @@ type Config struct {
 	Insight Insight
 	// Fleet is nil where this node has none.
 	Fleet Fleet
+	// Quarantine is nil where this node keeps none.
+	Quarantine Quarantiner
 	// Sign makes the receipt of a completed job, or says why there is none.
 	Sign func(j jobs.Job) (receipt.Signed, error)
 	// NewID makes the ID of a new job: a fresh one for the key "", and for any

@@ -83,7 +83,7 @@ func (t *Table) Work(id jobs.ID) jobs.Lease {
 	if e == nil {
 		return jobs.Lease{}
 	}
-	return jobs.Lease{LeaseRef: jobs.LeaseRef{ID: id}, V1: e.v1, Iterations: e.iterations, Start: e.start}
+	return jobs.Lease{LeaseRef: jobs.LeaseRef{ID: id}, V1: e.v1, Iterations: e.iterations, Start: e.start, Keep: e.keep}
 }
 
 // Live tells the table of a live worker, and Gone that it is none any more. A
@@ -165,25 +165,31 @@ func (t *Table) Restart(id jobs.ID) (Back, bool) {
 	return t.back(e, 0, jobs.Progress{Done: 1, Value: e.v1}), true
 }
 
-// Revoke ends every lease of a worker and takes every job that it brought
-// further back to where another vouches for: to where its first claim began,
-// or to v1 if older claims are forgotten. It returns how many jobs wait again,
-// and of which of them the row has to be told. It looks at every job of the
-// table.
+// Revoke is RevokeAll for one worker.
 func (t *Table) Revoke(worker string) (waiting int, backs []Back) {
+	return t.RevokeAll(func(w string) bool { return w == worker })
+}
+
+// RevokeAll ends every lease of the workers meant and takes every job that they
+// brought further back to where others vouch for: to where their first claim
+// began, or to v1 if older claims are forgotten. It returns how many jobs wait
+// again, and of which of them the row has to be told. It looks at every job of
+// the table.
+func (t *Table) RevokeAll(means func(worker string) bool) (waiting int, backs []Back) {
 	for _, e := range t.entries {
 		at := -1
 		if e.past != nil {
-			at = slices.IndexFunc(e.past.trail, func(c Claim) bool { return c.Worker == worker })
+			at = slices.IndexFunc(e.past.trail, func(c Claim) bool { return means(c.Worker) })
 		}
+		holds := e.holder != "" && means(e.holder)
 		switch {
-		case e.past != nil && slices.Contains(e.past.cut, worker):
+		case e.past != nil && slices.ContainsFunc(e.past.cut, means):
 			backs = append(backs, t.back(e, 0, jobs.Progress{Done: 1, Value: e.v1}))
 		case at >= 0:
 			backs = append(backs, t.back(e, at, e.past.trail[at].Start))
-		case e.holder == worker && (e.durable > e.start.Done || e.progress.Done > e.start.Done):
+		case holds && (e.durable > e.start.Done || e.progress.Done > e.start.Done):
 			backs = append(backs, t.back(e, len(e.noted().trail), e.start))
-		case e.holder == worker:
+		case holds:
 			t.letGo(e)
 			t.waiting.push(e)
 		default:

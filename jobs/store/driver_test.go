@@ -522,6 +522,38 @@ func checkCounts(tb testing.TB, s *store.Store, db *sql.DB) {
 	if kept != want {
 		tb.Errorf("table counts = %+v, recounted %+v", kept, want)
 	}
+	open := func(query string) map[string]int64 {
+		tb.Helper()
+		rows, err := db.Query(query)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer rows.Close()
+		of := map[string]int64{}
+		for rows.Next() {
+			var owner string
+			var n int64
+			if err := rows.Scan(&owner, &n); err != nil {
+				tb.Fatal(err)
+			}
+			of[owner] = n
+		}
+		return of
+	}
+	rows := open("SELECT owner, count(*) FROM jobs WHERE rank = 0 AND owner <> '' GROUP BY owner")
+	if table := open("SELECT owner, open FROM owners"); !maps.Equal(table, rows) {
+		tb.Errorf("table owners = %v, recounted %v", table, rows)
+	}
+	most := int64(0)
+	for owner, n := range rows {
+		most = max(most, n)
+		if got := s.OpenOf(owner); got != n {
+			tb.Errorf("OpenOf(%s) = %d, recounted %d", owner, got, n)
+		}
+	}
+	if owners, of, _ := s.Shares(); owners != len(rows) || of != most {
+		tb.Errorf("Shares() = %d owners, most %d, recounted %d and %d", owners, of, len(rows), most)
+	}
 }
 
 // differing returns the IDs whose rows are not the same.

@@ -44,22 +44,29 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'
 
 // Enqueue commits the jobs and returns one outcome each, in their order. A job
 // whose ID is there already is answered as it stands, if it is the same work,
-// and refused with CodeConflict if it is not. The error is for the whole
-// batch: the node has too many open jobs, no room, or no disk.
+// and refused with CodeConflict if it is not; one over its owner's share of open
+// jobs with CodeLimited, and those before it are taken. The error is for the
+// whole batch: the node has too many open jobs, no room, or no disk.
 func (s *Store) Enqueue(ctx context.Context, batch []Submission) ([]jobs.Outcome, error) {
 	if full := s.disk.look().Full; full != nil {
 		return s.repeats(ctx, batch, full)
 	}
 	out := make([]jobs.Outcome, len(batch))
 	var refused error
+	var over []int // places of the jobs that are over their owner's share
+	share := s.opt.Limits.ClientShare()
 	err := s.do(ctx, &op{rows: len(batch), enqueues: true, apply: func(w *writer) error {
-		refused = nil
+		refused, over = nil, over[:0]
 		if open := s.opt.Limits.OpenJobs; w.open()+int64(len(batch)) > open {
 			refused = jobs.Errorf(jobs.CodeBusy, "%d jobs are open and %d more are over the limit of %d: try again when some have ended, or raise --max-open-jobs",
 				w.open(), len(batch), open).Retry(retryFull)
 			return nil
 		}
 		for i := range batch {
+			if why := w.overShare(&batch[i], share); why != nil {
+				out[i], over = jobs.Outcome{Job: batch[i].Job, Err: why}, append(over, i)
+				continue
+			}
 			w.fresh = append(w.fresh, fresh{sub: &batch[i], out: &out[i]})
 		}
 		return nil
@@ -69,6 +76,9 @@ func (s *Store) Enqueue(ctx context.Context, batch []Submission) ([]jobs.Outcome
 	}
 	if refused != nil {
 		return s.repeats(ctx, batch, refused)
+	}
+	if len(over) > 0 {
+		s.settleOver(ctx, batch, out, over)
 	}
 	return out, nil
 }
@@ -135,6 +145,7 @@ func (w *writer) insertFresh() error {
 	defer func() {
 		clear(w.fresh)
 		w.fresh = w.fresh[:0]
+		clear(w.s.owned.fresh)
 	}()
 	for len(todo) > 0 {
 		n := min(len(todo), insertRows)

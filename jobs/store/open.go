@@ -95,6 +95,7 @@ type Store struct {
 	floor, promise           atomic.Int64 // microseconds; changed by the writer alone
 	conflicts, disagreements atomic.Int64
 	sizing                   sizing
+	owned                    owned
 	timing                   timing
 }
 

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,7 +82,14 @@ func met(s *store.Store) error {
 			return err
 		}
 	}
-	return nil
+	return s.Distrust(ctx, distrusted)
+}
+
+// distrusted is what met has the store note.
+var distrusted = store.Distrust{
+	Quarantines: []jobs.Quarantine{{Subject: jobs.Subject{Worker: "w"}, Turn: 3, Barred: true, Since: time.UnixMicro(1e15).UTC(), Node: "b", By: "ops",
+		Reason: "it's wrong", ID: jobs.ID{2}, Done: 5, Said: jobs.Print{1}, Right: jobs.Print{2}}},
+	Doubts: []store.Doubt{{ID: jobs.ID{2}, Disputed: true}},
 }
 
 func openNode(dir, node string) error {
@@ -324,6 +332,7 @@ func TestTableRefuses(t *testing.T) {
 	}
 	for _, q := range []string{
 		"UPDATE counts SET open = -1", "UPDATE counts SET hi = 'x'",
+		"INSERT INTO owners VALUES ('alice', 0)", "INSERT INTO owners VALUES ('', 1)", "INSERT INTO owners VALUES ('alice', 'x')",
 		"INSERT INTO boots (boot, start_lseq, start_rseq, started_at) VALUES (x'00', 1, 1, 1)",
 		"INSERT INTO pulls (key, at, whole, ids) VALUES (x'00', 1, 1, x'')",
 	} {
@@ -396,6 +405,17 @@ func TestMigrations(t *testing.T) {
 			}
 		} else if got := s.Reading(); got != (jobs.Reading{}) {
 			t.Errorf("%s: Reading() = %+v, want none", golden, got)
+		}
+		if version < 5 {
+			if err := s.Distrust(t.Context(), distrusted); err != nil {
+				t.Errorf("%s: Distrust() = %v", golden, err)
+			}
+		}
+		if q, err := s.Quarantines(t.Context()); err != nil || !slices.Equal(q, distrusted.Quarantines) {
+			t.Errorf("%s: Quarantines() = %+v, %v", golden, q, err)
+		}
+		if d, err := s.Doubts(t.Context(), 9); err != nil || !slices.Equal(d, distrusted.Doubts) {
+			t.Errorf("%s: Doubts() = %+v, %v", golden, d, err)
 		}
 		if _, err := s.Enqueue(t.Context(), work(t, 9, 2)); err != nil {
 			t.Errorf("%s: Enqueue() = %v", golden, err)

@@ -60,6 +60,11 @@ func TestPlans(t *testing.T) {
 		"oldest_fresh":  {oldestFreshSQL, "SEARCH jobs USING INDEX jobs_open (home=? AND priority=?)"},
 		"oldest_raised": {oldestRaisedSQL, "SEARCH jobs USING INDEX jobs_raised (gc_after>?)"},
 
+		"doubts":          {doubtsSQL, "SCAN doubts USING COVERING INDEX doubts_next"},
+		"save_doubt":      {saveDoubtSQL, ""},
+		"drop_doubt":      {dropDoubtSQL, "SEARCH doubts USING PRIMARY KEY (id=?)"},
+		"drop_quarantine": {dropQuarantineSQL, "SEARCH quarantines USING PRIMARY KEY (worker=? AND inside=?)"},
+
 		"expired": {expiredSQL, "SEARCH jobs USING INDEX jobs_created (created_at<?)"},
 	} {
 		if got := plan(t, s, c.sql); got != c.want {

@@ -304,6 +304,11 @@ func (w *writer) arrive(old row, in jobs.Row, a jobs.Arrival, boot jobs.ID, copi
 		if w.s.opt.OnDisagree != nil {
 			w.s.opt.OnDisagree(old.job, in.Job, a.Row.Job)
 		}
+		if a.Row.Job.Ended() { // with the row, or a crash would leave one value and nobody who doubts it
+			if err := w.doubt(Doubt{ID: in.Job.ID, Disputed: true}); err != nil {
+				return err
+			}
+		}
 	}
 	if !a.Changed {
 		return nil

@@ -116,6 +116,7 @@ type statements struct {
 	insertDone, insertDone8 *sql.Stmt
 	get, update, replace    *sql.Stmt
 	saveCounts              *sql.Stmt
+	saveOwner, dropOwner    *sql.Stmt
 	receive, receive8       *sql.Stmt
 	receivePlain            *sql.Stmt
 	receivePlain8           *sql.Stmt
@@ -135,7 +136,8 @@ func (w *writer) prepare(ctx context.Context) error {
 		{&w.stmts.insertOpen, insertOpenSQL(node, 1)}, {&w.stmts.insertOpen8, insertOpenSQL(node, insertRows)},
 		{&w.stmts.insertDone, insertDoneSQL(node, 1)}, {&w.stmts.insertDone8, insertDoneSQL(node, insertRows)},
 		{&w.stmts.get, getSQL}, {&w.stmts.update, updateSQL}, {&w.stmts.replace, replaceSQL},
-		{&w.stmts.saveCounts, saveCountsSQL}, {&w.stmts.receive, receiveSQL(1)}, {&w.stmts.receive8, receiveSQL(insertRows)},
+		{&w.stmts.saveCounts, saveCountsSQL}, {&w.stmts.saveOwner, saveOwnerSQL}, {&w.stmts.dropOwner, dropOwnerSQL},
+		{&w.stmts.receive, receiveSQL(1)}, {&w.stmts.receive8, receiveSQL(insertRows)},
 		{&w.stmts.receivePlain, receivePlainSQL(1)}, {&w.stmts.receivePlain8, receivePlainSQL(insertRows)},
 		{&w.stmts.saveReading, saveReadingSQL}, {&w.stmts.lastPair, lastPairSQL}, {&w.stmts.savePair, savePairSQL},
 	} {

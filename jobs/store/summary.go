@@ -298,8 +298,8 @@ func (w *writer) adopt(boot jobs.ID, in jobs.Row) error {
 // know. All rows are read beside the writer: by how much the counters are wrong
 // stays the same whatever is committed meanwhile.
 func (s *Store) Recount(ctx context.Context) error {
-	wrong, err := s.miscounted(ctx)
-	if err != nil || len(wrong) == 0 {
+	wrong, shares, err := s.miscounted(ctx)
+	if err != nil || len(wrong)+len(shares) == 0 {
 		return s.readError("count jobs", err)
 	}
 	err = s.write(ctx, 1, func(w *writer) error {
@@ -312,28 +312,41 @@ func (s *Store) Recount(ctx context.Context) error {
 			c.Pulled += by.Pulled
 			c.Remaining = c.Remaining.Plus(by.Remaining)
 		}
+		for owner, by := range shares {
+			s.owned.moved[owner] += by
+		}
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("correct the counts: %w", err)
 	}
-	s.opt.Log.Warn("counts corrected: rows were changed behind this node's back", "homes", len(wrong))
+	s.opt.Log.Warn("counts corrected: rows were changed behind this node's back", "homes", len(wrong), "owners", len(shares))
 	if s.sizing.on.Load() {
 		return s.Size(ctx)
 	}
 	return nil
 }
 
-// miscounted returns what the counters of each home lack, modulo 2^64 and 2^128.
-func (s *Store) miscounted(ctx context.Context) (map[string]jobs.Counts, error) {
+// miscounted returns what the counters of each home, and of each owner, lack, as
+// of one view of the rows.
+func (s *Store) miscounted(ctx context.Context) (homes map[string]jobs.Counts, owners map[string]int64, err error) {
 	if err := s.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer tx.Rollback() //nolint:errcheck // it only reads
+	if homes, err = miscountedHomes(ctx, tx); err != nil {
+		return nil, nil, err
+	}
+	owners, err = miscountedOwners(ctx, tx)
+	return homes, owners, err
+}
+
+// miscountedHomes counts modulo 2^64 and 2^128.
+func miscountedHomes(ctx context.Context, tx *sql.Tx) (map[string]jobs.Counts, error) {
 	lack := map[string]jobs.Counts{}
 	rows, err := tx.QueryContext(ctx, recountSQL)
 	if err != nil {

@@ -249,6 +249,7 @@ func (w *writer) transact(batch []*op) error {
 			*w.counts[home] = c
 		}
 		clear(w.countsOld)
+		clear(w.s.owned.moved)
 		if fatal(err) {
 			err = explain("commit", err)
 			w.s.fail(err)
@@ -257,6 +258,7 @@ func (w *writer) transact(batch []*op) error {
 		return explain("commit", err)
 	}
 	clear(w.countsOld)
+	w.s.owned.commit()
 	w.s.sizing.commit(w.moves)
 	if w.purging {
 		w.s.purged.Store(int64(w.lseq))
@@ -276,6 +278,7 @@ func (w *writer) run(ctx context.Context, batch []*op) error {
 		return err
 	}
 	w.fresh = w.fresh[:0]
+	clear(w.s.owned.fresh)
 	for _, o := range batch {
 		if !o.enqueues {
 			if err := w.insertFresh(); err != nil {
@@ -290,6 +293,9 @@ func (w *writer) run(ctx context.Context, batch []*op) error {
 		return err
 	}
 	if err := w.saveCounts(ctx); err != nil {
+		return err
+	}
+	if err := w.s.owned.save(ctx, &w.stmts); err != nil {
 		return err
 	}
 	if w.purging {
@@ -423,6 +429,7 @@ func (w *writer) stamp() time.Time {
 // stands for a row that is not there.
 func (w *writer) count(old, now jobs.Job) {
 	w.moved(&old, &now)
+	w.s.owned.count(&old, &now)
 	if old.Home != "" {
 		c := w.countsOf(old.Home)
 		*c.of(old.Rank)--
@@ -522,6 +529,9 @@ SELECT max(coalesce((SELECT max(lseq) FROM jobs), 0), coalesce((SELECT v FROM me
 	w.s.floor.Store(floor)
 	w.s.promise.Store(promise)
 	w.last = max(w.last, floor, promise)
+	if err := w.s.owned.load(ctx, w.conn); err != nil {
+		return err
+	}
 	return w.loadReading(ctx)
 }
 

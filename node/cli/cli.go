@@ -73,6 +73,7 @@ func (p *program) app() *cli.App {
 			p.jobCommand(),
 			p.statusCommand(),
 			p.fleetCommand(),
+			p.quarantineCommand(),
 			p.verifyCommand(),
 			p.backupCommand(),
 			p.restoreCommand(),

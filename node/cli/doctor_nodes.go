@@ -210,7 +210,7 @@ func (d *doctor) state(u string, st api.Status) {
 		d.add("values", stateFail, "see the node's log; what is to be done is in node/OPERATIONS.md, WorkmanagerValuesDisagree", "%s has seen %s of different values for one job", name, plural(st.Alarms, "pair"))
 	}
 	if n := len(st.Audit.Quarantined); n > 0 {
-		d.add("values", stateFail, "end that worker: its machine computes wrongly", "%s gives no more work to %s, among them %s: %s", name, plural(int64(n), "worker"), st.Audit.Quarantined[0].Worker, st.Audit.Quarantined[0].Reason)
+		d.add("values", stateFail, "end that worker, or 'workmanager quarantine lift' it once its machine is mended", "%s gives no more work to %s, among them %s: %s", name, plural(int64(n), "worker"), st.Audit.Quarantined[0].Worker, st.Audit.Quarantined[0].Reason)
 	}
 	if c := st.Certificate; c != nil {
 		if c.CADaysLeft < warnDays {

@@ -112,6 +112,7 @@ func TestEveryCommandAsJSON(t *testing.T) {
 		"status": {"", 0}, "verify": {id + " file", 0},
 		"fleet": {"nothing", exitUsage}, "fleet ls": {"", 0}, "fleet explain": {"", 0}, "fleet drain": {"i-1", exitNotFound}, "fleet terminate": {"i-1", exitNotFound},
 		"fleet pause": {"", exitNotFound}, "fleet resume": {"", exitNotFound},
+		"quarantine": {"nothing", exitUsage}, "quarantine ls": {"", 0}, "quarantine add": {"w9 --reason test", 0}, "quarantine lift": {"w9", 0},
 		"token": {"nothing", exitUsage}, "token create": {"--keys keys --name x", 0}, "token ls": {"--keys keys", 0}, "token revoke": {"--keys keys nosuch", exitNotFound},
 		"bench": {"nothing", exitUsage}, "bench hash": {"--repetitions 1", 0}, "bench queue": {"--only idle --jobs 100 --waiting 0 --lasting 100ms", 0},
 		"demo": {"--jobs 19", exitUsage}, "simulate": {"--runs 2 --steps 50", 0}, "simulate fleet": {"--drain-time 0s", exitUsage},

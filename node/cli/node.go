@@ -52,6 +52,7 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.IntFlag{Name: "max-batch-jobs", Usage: "`N` jobs in one batch", Value: def.Limits.BatchJobs, Category: groupLimits},
 			&cli.GenericFlag{Name: "max-line-bytes", Usage: "`SIZE` of one line of a batch", Value: &size{int64(def.Limits.BatchLineBytes)}, Category: groupLimits},
 			&cli.Int64Flag{Name: "max-open-jobs", Usage: "`N` jobs that have not ended; submits above it are refused", Value: def.Limits.OpenJobs, Category: groupLimits},
+			&cli.Int64Flag{Name: "max-client-jobs", Usage: "`N` open jobs of one client, which is the name of its token, at both nodes together; 0 is any number", Value: def.Limits.ClientJobs, DefaultText: "a quarter of --max-open-jobs", Category: groupLimits},
 			&cli.GenericFlag{Name: "max-store-bytes", Usage: "`SIZE` of the database; 0 is as much as the disk has", Value: &size{def.Limits.StoreBytes}, Category: groupLimits},
 			&cli.Int64Flag{Name: "rate", Usage: "`N` requests a second of one token, and of one address; 0 is any number; without --keys loopback has no such limit", Value: def.Limits.Rate, Category: groupLimits},
 			&cli.GenericFlag{Name: "rate-bytes", Usage: "`SIZE` of all bodies a second, likewise; who sends more is read more slowly", Value: &size{def.Limits.RateBytes}, Category: groupLimits},
@@ -89,7 +90,7 @@ func nodeConfig(c *cli.Context) node.Config {
 	cfg.Limits.Top = c.Int("max-top")
 	cfg.Limits.BatchJobs = c.Int("max-batch-jobs")
 	cfg.Limits.BatchLineBytes = int(c.Generic("max-line-bytes").(*size).n)
-	cfg.Limits.OpenJobs = c.Int64("max-open-jobs")
+	cfg.Limits.OpenJobs, cfg.Limits.ClientJobs = c.Int64("max-open-jobs"), c.Int64("max-client-jobs")
 	cfg.Limits.StoreBytes = c.Generic("max-store-bytes").(*size).n
 	cfg.Limits.Rate, cfg.Limits.RateBytes = c.Int64("rate"), c.Generic("rate-bytes").(*size).n
 	cfg.Limits.Tries, cfg.Limits.Waiters, cfg.Limits.Conns = c.Int("max-tries"), c.Int("max-waiters"), c.Int("max-connections")

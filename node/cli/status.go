@@ -91,7 +91,7 @@ func (p *program) printStatus(f string, s api.Status) error {
 	if n := s.Audit.Disputed + s.Audit.Doubted; n > 0 {
 		fmt.Fprintf(p.stdout, "%s to be recomputed.\n", plural(int64(n), "value"))
 	}
-	for _, line := range append(peerTrouble(s), certTrouble(s)...) {
+	for _, line := range append(append(shareOf(s), peerTrouble(s)...), certTrouble(s)...) {
 		fmt.Fprintln(p.stdout, line)
 	}
 	state := "healthy"
@@ -127,6 +127,20 @@ func (p *program) printStatus(f string, s api.Status) error {
 		rows[i] = []any{w.Name, w.Instance, w.Cores, w.Lanes, w.Leases, number(w.Rate) + " it/s", w.Kernel, w.Version, roughly(s.Now.Sub(w.SeenAt)) + " ago"}
 	}
 	return p.printTable([]string{"WORKER", "INSTANCE", "CORES", "LANES", "LEASES", "RATE", "KERNEL", "VERSION", "SEEN"}, rows)
+}
+
+// shareOf says in a sentence what the client that asks has open of what it may.
+func shareOf(s api.Status) []string {
+	own, most := s.Clients.OwnOpenJobs, s.Clients.MaxOpenJobs
+	switch {
+	case own == nil:
+		return nil
+	case most == 0:
+		return []string{fmt.Sprintf("You have %s.", plural(*own, "open job"))}
+	case *own >= most:
+		return []string{fmt.Sprintf("You have %s, the most that one client may have: more are refused until some have ended.", plural(*own, "open job"))}
+	}
+	return []string{fmt.Sprintf("You have %s of %s that one client may have.", plural(*own, "open job"), humanize.Comma(most))}
 }
 
 // printPeer prints how this node and its peer are in step.

@@ -112,3 +112,17 @@ func TestStatus_table_has_both_nodes(t *testing.T) {
 		})
 	}
 }
+
+func TestShareOf(t *testing.T) {
+	n := func(n int64) *int64 { return &n }
+	for want, c := range map[string]api.ClientsStatus{
+		"":                     {MaxOpenJobs: 5, MostOpenJobs: 5, WithOpenJobs: 1}, // an operator
+		"You have 1 open job.": {OwnOpenJobs: n(1)},
+		"You have 1,200 open jobs of 5,000,000 that one client may have.":                                  {OwnOpenJobs: n(1200), MaxOpenJobs: 5_000_000},
+		"You have 5 open jobs, the most that one client may have: more are refused until some have ended.": {OwnOpenJobs: n(5), MaxOpenJobs: 5},
+	} {
+		if got := strings.Join(shareOf(api.Status{Clients: c}), "\n"); got != want {
+			t.Errorf("shareOf(%+v) = %q, want %q", c, got, want)
+		}
+	}
+}

@@ -173,6 +173,7 @@ type Status struct {
 	WorkerList []WorkerStatus `json:"workers_list"` // of this node
 	Audit      AuditStatus    `json:"audit"`        // likewise
 	Fleet      FleetStatus    `json:"fleet"`
+	Clients    ClientsStatus  `json:"clients"`
 
 	Forecast Forecast `json:"forecast"`
 	Failures Failures `json:"failures"`
@@ -182,6 +183,16 @@ type Status struct {
 	Certificate *CertificateStatus `json:"certificate,omitempty"` // where there is TLS
 
 	SinceStart SinceStart `json:"since_start"`
+}
+
+// ClientsStatus is what clients have open, at both nodes, of what one may. It
+// names none of them.
+type ClientsStatus struct {
+	MaxOpenJobs  int64  `json:"max_open_jobs"`           // of one client; 0: any number
+	OwnOpenJobs  *int64 `json:"own_open_jobs,omitempty"` // of the client that asks; not in events
+	MostOpenJobs int64  `json:"most_open_jobs"`          // of the one that has most
+	WithOpenJobs int    `json:"with_open_jobs"`          // how many clients have any
+	RefusedJobs  int64  `json:"refused_jobs"`            // over the limit, at this node since its start
 }
 
 // SessionNone is the session of a node that has no peer and looks for none.

@@ -19,13 +19,34 @@ type AuditStatus struct {
 	Alarms      []Alarm      `json:"alarms"`      // the last ones first, at most 16
 }
 
-// Quarantine is a worker that gets no more leases from this node until that is
-// started again.
+// The states of a quarantine, and what an operator orders.
+const (
+	StateQuarantined = "quarantined"
+	StateLifted      = "lifted"
+	QuarantineAdd    = "add"
+	QuarantineLift   = "lift"
+)
+
+// Quarantine is a worker that gets no leases from either node until an operator
+// lifts that, or one of which it was lifted.
 type Quarantine struct {
 	Worker string    `json:"worker"`
+	Inside bool      `json:"inside,omitempty"` // the worker inside the node of that name, not one elsewhere
+	State  string    `json:"state"`
 	Reason string    `json:"reason"`
-	ID     string    `json:"id"` // of the job
 	At     time.Time `json:"at"`
+	Node   string    `json:"node"`            // that found out, or was told
+	By     string    `json:"by,omitempty"`    // the operator; "" if a node found out
+	ID     string    `json:"id,omitempty"`    // of the job whose value was wrong
+	Done   uint64    `json:"done,omitempty"`  // at which of its iterations
+	Said   string    `json:"said,omitempty"`  // print of what the worker reported: the first 8 bytes of the value's SHA-256
+	Right  string    `json:"right,omitempty"` // print of what recomputing gave
+}
+
+// QuarantineList is every worker that is quarantined, or was and is not any more.
+type QuarantineList struct {
+	Quarantines []Quarantine `json:"quarantines"` // those quarantined first, and the last first
+	Replicated  bool         `json:"replicated"`  // the peer holds the same, or there is none
 }
 
 // Alarm is one thing that was found wrong.

@@ -15,7 +15,7 @@ type AuditEntry struct {
 	Who     string    `json:"who"`     // name of the token, the worker or the node; "" if not known
 	Role    string    `json:"role"`    // what it is, "nobody" if that is not known
 	Address string    `json:"address"` // where it came from; "" on loopback where nobody is asked
-	Action  string    `json:"action"`  // cancel, purge, drain, terminate, pause, resume, login, enrol, call
+	Action  string    `json:"action"`  // cancel, purge, drain, terminate, pause, resume, quarantine, lift, login, enrol, call
 	Target  string    `json:"target"`  // the job, instance, worker or route
 	Outcome string    `json:"outcome"` // done, or the code of the error
 	Reason  string    `json:"reason,omitempty"`

@@ -117,6 +117,23 @@ func (c *Client) OrderFleet(ctx context.Context, do, instance string) (api.Fleet
 	return out, err
 }
 
+// Quarantines returns the workers that the pair does not trust.
+func (c *Client) Quarantines(ctx context.Context) (api.QuarantineList, error) {
+	out, _, err := get[api.QuarantineList](ctx, c, request{method: http.MethodGet, path: "/v1/quarantine"})
+	return out, err
+}
+
+// OrderQuarantine gives an operator's order: to quarantine a worker, or to lift
+// that. It is safe to repeat; what is not quarantined cannot be lifted.
+func (c *Client) OrderQuarantine(ctx context.Context, do, worker, reason string) (api.QuarantineList, error) {
+	r := request{method: http.MethodPost, path: "/v1/quarantine", query: url.Values{"do": {do}, "worker": {worker}}}
+	if reason != "" {
+		r.query.Set("reason", reason)
+	}
+	out, _, err := get[api.QuarantineList](ctx, c, r)
+	return out, err
+}
+
 func waitQuery(wait time.Duration) url.Values {
 	q := url.Values{}
 	if wait > 0 {
