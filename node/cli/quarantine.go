@@ -11,24 +11,23 @@ import (
 )
 
 func (p *program) quarantineCommand() *cli.Command {
-	formats := func(more ...cli.Flag) []cli.Flag {
-		return append(more, nodeFlag(), outputFlag(formatTable, formatJSON, formatJSONL))
-	}
-	reason := func() cli.Flag {
-		return &cli.StringFlag{Name: "reason", Usage: "`TEXT` that is shown with it"}
+	orderFlags := func() []cli.Flag {
+		return []cli.Flag{&cli.StringFlag{Name: "reason", Usage: "`TEXT` that is shown with it"}, nodeFlag(), documentFlag()}
 	}
 	return &cli.Command{
 		Name:  "quarantine",
 		Usage: "list the workers that the pair does not trust; take one out, or let it in again",
 		Subcommands: []*cli.Command{
-			{Name: "ls", Usage: "list the quarantined workers, and why", Flags: formats(&cli.BoolFlag{Name: "all", Usage: "those too that were let in again"}), Action: p.quarantineList},
+			{Name: "ls", Usage: "list the quarantined workers, and why", Flags: []cli.Flag{
+				&cli.BoolFlag{Name: "all", Usage: "those too that were let in again"}, nodeFlag(), listFlag(),
+			}, Action: p.quarantineList},
 			{
 				Name: "add", Usage: "give workers nothing more, at both nodes, and recompute what they reported last", ArgsUsage: "WORKER...",
-				Flags: formats(reason()), Action: func(c *cli.Context) error { return p.quarantineOrder(c, api.QuarantineAdd) },
+				Flags: orderFlags(), Action: func(c *cli.Context) error { return p.quarantineOrder(c, api.QuarantineAdd) },
 			},
 			{
 				Name: "lift", Usage: "let workers in again, at both nodes; their first reports are checked", ArgsUsage: "WORKER...",
-				Flags: formats(reason()), Action: func(c *cli.Context) error { return p.quarantineOrder(c, api.QuarantineLift) },
+				Flags: orderFlags(), Action: func(c *cli.Context) error { return p.quarantineOrder(c, api.QuarantineLift) },
 			},
 		},
 	}
@@ -68,6 +67,11 @@ func (p *program) printQuarantines(c *cli.Context, l api.QuarantineList, all boo
 			if err := p.printJSON(f, q); err != nil {
 				return err
 			}
+		}
+		return nil
+	case formatID:
+		for _, q := range shown {
+			fmt.Fprintln(p.stdout, q.Worker)
 		}
 		return nil
 	}
