@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"fmt"
 	"time"
 
@@ -59,10 +60,14 @@ func (p *program) printQuarantines(c *cli.Context, l api.QuarantineList, all boo
 	if !l.Replicated {
 		p.say("the other node does not hold the same yet: it does when the two reach each other again")
 	}
-	switch f := format(c); f {
-	case formatJSON:
-		return p.printJSON(f, l)
-	case formatJSONL:
+	switch f := format(c); {
+	case f == formatID:
+		w := bufio.NewWriter(p.stdout)
+		for _, q := range shown {
+			fmt.Fprintln(w, q.Worker)
+		}
+		return w.Flush() // holds the first error of the writes above
+	case f == formatJSONL && c.Command.Name == "ls":
 		for _, q := range shown {
 			if err := p.printJSON(f, q); err != nil {
 				return err
@@ -76,8 +81,8 @@ func (p *program) printQuarantines(c *cli.Context, l api.QuarantineList, all boo
 		return nil
 	}
 	if len(shown) == 0 {
-		fmt.Fprintln(p.stdout, "No worker is quarantined.")
-		return nil
+		_, err := fmt.Fprintln(p.stdout, "No worker is quarantined.")
+		return err
 	}
 	rows := make([][]any, len(shown))
 	for i, q := range shown {
