@@ -12,23 +12,21 @@ import (
 )
 
 func (p *program) quarantineCommand() *cli.Command {
-	orderFlags := func() []cli.Flag {
-		return []cli.Flag{&cli.StringFlag{Name: "reason", Usage: "`TEXT` that is shown with it"}, nodeFlag(), documentFlag()}
+	reason := func() cli.Flag {
+		return &cli.StringFlag{Name: "reason", Usage: "`TEXT` that is shown with it"}
 	}
 	return &cli.Command{
 		Name:  "quarantine",
 		Usage: "list the workers that the pair does not trust; take one out, or let it in again",
 		Subcommands: []*cli.Command{
-			{Name: "ls", Usage: "list the quarantined workers, and why", Flags: []cli.Flag{
-				&cli.BoolFlag{Name: "all", Usage: "those too that were let in again"}, nodeFlag(), listFlag(),
-			}, Action: p.quarantineList},
+			{Name: "ls", Usage: "list the quarantined workers, and why", Flags: []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "those too that were let in again"}, nodeFlag(), listFlag()}, Action: p.quarantineList},
 			{
 				Name: "add", Usage: "give workers nothing more, at both nodes, and recompute what they reported last", ArgsUsage: "WORKER...",
-				Flags: orderFlags(), Action: func(c *cli.Context) error { return p.quarantineOrder(c, api.QuarantineAdd) },
+				Flags: []cli.Flag{reason(), nodeFlag(), documentFlag()}, Action: func(c *cli.Context) error { return p.quarantineOrder(c, api.QuarantineAdd) },
 			},
 			{
 				Name: "lift", Usage: "let workers in again, at both nodes; their first reports are checked", ArgsUsage: "WORKER...",
-				Flags: orderFlags(), Action: func(c *cli.Context) error { return p.quarantineOrder(c, api.QuarantineLift) },
+				Flags: []cli.Flag{reason(), nodeFlag(), documentFlag()}, Action: func(c *cli.Context) error { return p.quarantineOrder(c, api.QuarantineLift) },
 			},
 		},
 	}
@@ -74,11 +72,8 @@ func (p *program) printQuarantines(c *cli.Context, l api.QuarantineList, all boo
 			}
 		}
 		return nil
-	case formatID:
-		for _, q := range shown {
-			fmt.Fprintln(p.stdout, q.Worker)
-		}
-		return nil
+	case f != formatTable:
+		return p.printJSON(f, l)
 	}
 	if len(shown) == 0 {
 		_, err := fmt.Fprintln(p.stdout, "No worker is quarantined.")
