@@ -12,10 +12,10 @@ import (
 func TestFormats(t *testing.T) {
 	const words = "the same words"
 	want := map[string]string{ // on a pipe
-		"job ls": formatID, "fleet ls": formatID, "token ls": formatID, "token revoke": formatID,
+		"job ls": formatID, "fleet ls": formatID, "token ls": formatID, "quarantine ls": formatID, "token revoke": formatID,
 		"pull": formatJSONL, "results": formatJSONL, "fleet explain": formatJSONL,
 		"status": formatJSON, "job get": formatJSON, "job wait": formatJSON, "job cancel": formatJSON, "job explain": formatJSON,
-		"fleet drain": formatJSON, "fleet terminate": formatJSON, "fleet pause": formatJSON, "fleet resume": formatJSON,
+		"fleet drain": formatJSON, "fleet terminate": formatJSON, "fleet pause": formatJSON, "fleet resume": formatJSON, "quarantine add": formatJSON, "quarantine lift": formatJSON,
 		"enqueue": formatID, "token create": formatID, "job receipt": formatJSON, // on a terminal too
 		"node": words, "worker": words, "init": words, "verify": words, "backup": words, "backup verify": words, "restore": words,
 		"bench hash": words, "bench queue": words, "demo": words, "simulate": words, "simulate fleet": words, "doctor": words,

@@ -11,9 +11,6 @@ import (
 )
 
 func (p *program) quarantineCommand() *cli.Command {
-	formats := func(more ...cli.Flag) []cli.Flag {
-		return append(more, nodeFlag(), outputFlag(formatTable, formatJSON, formatJSONL))
-	}
 	reason := func() cli.Flag {
 		return &cli.StringFlag{Name: "reason", Usage: "`TEXT` that is shown with it"}
 	}
@@ -21,14 +18,14 @@ func (p *program) quarantineCommand() *cli.Command {
 		Name:  "quarantine",
 		Usage: "list the workers that the pair does not trust; take one out, or let it in again",
 		Subcommands: []*cli.Command{
-			{Name: "ls", Usage: "list the quarantined workers, and why", Flags: formats(&cli.BoolFlag{Name: "all", Usage: "those too that were let in again"}), Action: p.quarantineList},
+			{Name: "ls", Usage: "list the quarantined workers, and why", Flags: []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "those too that were let in again"}, nodeFlag(), listFlag()}, Action: p.quarantineList},
 			{
 				Name: "add", Usage: "give workers nothing more, at both nodes, and recompute what they reported last", ArgsUsage: "WORKER...",
-				Flags: formats(reason()), Action: func(c *cli.Context) error { return p.quarantineOrder(c, api.QuarantineAdd) },
+				Flags: []cli.Flag{reason(), nodeFlag(), documentFlag()}, Action: func(c *cli.Context) error { return p.quarantineOrder(c, api.QuarantineAdd) },
 			},
 			{
 				Name: "lift", Usage: "let workers in again, at both nodes; their first reports are checked", ArgsUsage: "WORKER...",
-				Flags: formats(reason()), Action: func(c *cli.Context) error { return p.quarantineOrder(c, api.QuarantineLift) },
+				Flags: []cli.Flag{reason(), nodeFlag(), documentFlag()}, Action: func(c *cli.Context) error { return p.quarantineOrder(c, api.QuarantineLift) },
 			},
 		},
 	}
@@ -68,6 +65,11 @@ func (p *program) printQuarantines(c *cli.Context, l api.QuarantineList, all boo
 			if err := p.printJSON(f, q); err != nil {
 				return err
 			}
+		}
+		return nil
+	case formatID:
+		for _, q := range shown {
+			fmt.Fprintln(p.stdout, q.Worker)
 		}
 		return nil
 	}
