@@ -47,6 +47,7 @@ func TestUnreachable(t *testing.T) {
 		"job ls":      "",
 		"status":      "--watch",
 		"fleet ls":    "", "fleet explain": "", "fleet drain": "i-1", "fleet terminate": "i-1", "fleet pause": "", "fleet resume": "",
+		"quarantine ls": "", "quarantine add": "w", "quarantine lift": "w",
 		"worker": "--cutoff-timeout 1s --cores 1",
 		"verify": id + " " + file,
 	}
