@@ -150,11 +150,11 @@ func idleReason(s *api.Status) string {
 	if n := len(s.Fleet.Instances); n > 0 {
 		return plural(int64(n), "instance") + " still there; the scheduler ends those that stay idle."
 	}
+	if s.Workers == 0 && fleetless(&s.Fleet) {
+		return "No worker is connected: a new job would wait. " + noWorker(s)
+	}
 	if s.Completed+s.Failed+s.Cancelled == 0 {
 		return "Submit a file to see it work."
-	}
-	if s.Workers == 0 && fleetless(&s.Fleet) {
-		return "No worker is connected: a new job would wait."
 	}
 	if s.Workers == 0 {
 		return "No instance runs: they come with the work."

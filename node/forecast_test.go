@@ -60,6 +60,8 @@ func TestForecast(t *testing.T) {
 			fleet(api.FleetStatus{Max: 8, Decisions: refused})(s)
 			s.Workers, s.OldestQueuedAt = 0, &at
 		}), outlook{}, "starting", "12,470 jobs queued, the scheduler is about to decide", "No worker is connected yet.", 0},
+		"new, no worker":        {&api.Status{Now: now}, outlook{}, "idle", "Nothing queued", "No worker is connected: a new job would wait. Start one: workmanager worker --node URL", 0},
+		"new, a fleet":          {&api.Status{Now: now, Fleet: api.FleetStatus{Kind: "ec2"}}, outlook{}, "idle", "Nothing queued", "Submit a file to see it work.", 0},
 		"idle, a fleet of none": {&api.Status{Now: now, Completed: 1, Fleet: api.FleetStatus{Kind: "ec2"}}, outlook{}, "idle", "Nothing queued", "No instance runs: they come with the work.", 0},
 		"growing, budget spent": {work(fleet(api.FleetStatus{Max: 8, Have: 2, Decisions: []api.FleetDecision{{LastAt: now, Held: "budget"}}})), outlook{here: flow{Iterations: 6e6, Completed: 6, Arriving: 18, Incoming: 18e6, Over: time.Minute}}, "growing",
 			"12,470 jobs queued and growing by 12/s", "The fleet is held at 2 workers by the day's budget. It goes on at 00:00 UTC; raise --budget-per-day at both nodes to go on now. 6/s done", 0},

@@ -186,7 +186,7 @@ export function Fleet({ s }) {
   const [ask, setAsk] = useState(null);
   if (!s || s.fleet.kind === "none") {
     return html`<${Card} id="fleet" title="Fleet">
-      <p class="empty">This node starts no machines: workers are what people connect. With <code>--fleet ec2</code> instances come with the backlog and go with it.</p>
+      <p class="empty">This node starts no machines: workers are what people connect. With <code>--fleet ec2</code> instances come with the backlog and go with it; <code>--fleet process</code> tries that here.</p>
     <//>`;
   }
   const f = s.fleet, n = f.instances.length, operator = state.you.role === "operator", pays = f.kind === "ec2", asks = orders(f);

@@ -27,14 +27,14 @@ export function estimate(s, n) {
   const f = s.fleet;
   if (!lanes && !s.Workers) return f.kind === "none" || f.paused ? "No worker is connected: the job would wait." : `No worker runs: one is launched for it, ready in about ${about(f.boot_seconds)}.`;
   const words = [];
-  if (lanes) words.push(sentence(about(n / (sum / lanes)) + " of computing: one chain, one lane"));
+  words.push(lanes ? sentence(about(n / (sum / lanes)) + " of computing: one chain, one lane") : "Time not known: no worker has computed yet.");
   if (s.queued > 0 && s.forecast.left_seconds) words.push(`${plural(s.queued, "job")} queued before it, clear in ${roughly(s.forecast.left_seconds)}.`);
   if (f.kind === "ec2") {
     const power = f.instances.reduce((t, i) => t + (i.price_per_hour != null ? i.rate : 0), 0);
     const price = f.instances.reduce((t, i) => t + (i.price_per_hour != null && i.rate > 0 ? i.price_per_hour : 0), 0);
     words.push(power > 0 ? `Cost ${money(n / power / 3600 * price)} at list prices.` : "Cost n/a: no price is known yet.");
   } else {
-    words.push("No cost: no EC2.");
+    words.push("No cost: no instance of EC2.");
   }
   return words.join(" ");
 }
