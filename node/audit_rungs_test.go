@@ -111,6 +111,7 @@ func TestAudit_two_kept_checkpoints(t *testing.T) {
 				here, there = there, here
 			}
 			a.ends("w", l, rungs(l, here))
+			a.audit.workers = map[string]*record{} // nobody here is known to have said anything
 			if verified {
 				if _, err := a.store.Record(t.Context(), []store.Fact{{ID: l.ID, Apply: func(j jobs.Job, at store.Clock) (jobs.Job, bool) { return j.Settle(j.Result, at()) }}}); err != nil {
 					t.Fatal(err)
@@ -136,7 +137,7 @@ func TestAudit_two_kept_checkpoints(t *testing.T) {
 				a.check()
 				a.wantRungs(l)
 			}
-			if len(a.barred()) != 0 && !wrongHere {
+			if len(a.barred()) != 0 {
 				t.Errorf("quarantined: %v", a.barred())
 			}
 			want := int64(1) // the row from before is none

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"workmanager/jobs"
@@ -67,19 +68,11 @@ func TestQuarantine_outlives_a_restart(t *testing.T) {
 	if err := a.OrderQuarantine(t.Context(), api.QuarantineLift, "nobody", "ops", ""); jobs.CodeOf(err) != jobs.CodeNotFound {
 		t.Errorf("lifting what is not: %v", err)
 	}
-	waits := make(chan int, 1)
-	go func() { // it is told at once
-		got, err := a.Lease(t.Context(), elsewhere("liar"), jobs.Capacity{Jobs: 1, Wait: time.Minute})
-		if err != nil {
-			t.Error(err)
-		}
-		waits <- len(got)
-	}()
 	if err := a.OrderQuarantine(t.Context(), api.QuarantineLift, "liar", "ops", "new memory"); err != nil {
 		t.Fatal(err)
 	}
-	if n := <-waits; n != 1 {
-		t.Errorf("%d leases after it was lifted, want 1", n)
+	if got, err := a.Lease(t.Context(), elsewhere("liar"), jobs.Capacity{Jobs: 1, Wait: time.Millisecond}); err != nil || len(got) != 1 {
+		t.Errorf("%d leases after it was lifted, %v, want 1", len(got), err)
 	}
 	a.restart()
 	if got := a.barred(); len(got) != 0 {
@@ -96,6 +89,43 @@ func TestQuarantine_outlives_a_restart(t *testing.T) {
 	if got := a.barred(); !slices.Equal(got, []string{"liar"}) || a.audit.rows[jobs.Subject{Worker: "liar"}].Turn != 3 {
 		t.Errorf("quarantined %v: %+v", got, a.audit.rows)
 	}
+}
+
+// TestQuarantine_lifted_at_once: a worker that waits gets its jobs when it is let
+// in again, and not when its wait is over.
+func TestQuarantine_lifted_at_once(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAudited(t, 0)
+		put(t, a.Queue, 1, 0)
+		if err := a.OrderQuarantine(t.Context(), api.QuarantineAdd, "w1", "ops", ""); err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan int, 1)
+		go func() {
+			l, err := a.Lease(t.Context(), elsewhere("w1"), jobs.Capacity{Jobs: 1, Wait: time.Minute})
+			if err != nil {
+				t.Error(err)
+			}
+			got <- len(l)
+		}()
+		synctest.Wait()
+		begin := time.Now()
+		for _, other := range []string{"w2", "w1"} { // one that is not its own changes nothing
+			if len(got) != 0 {
+				t.Error("it got something before")
+			}
+			if err := a.OrderQuarantine(t.Context(), api.QuarantineAdd, "w2", "ops", ""); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.OrderQuarantine(t.Context(), api.QuarantineLift, other, "ops", ""); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		if n := <-got; n != 1 || time.Since(begin) != 0 {
+			t.Errorf("%d leases after %v, want 1 at once", n, time.Since(begin))
+		}
+	})
 }
 
 // TestQuarantine_by_an_operator takes a worker's leases, and has recomputed what

@@ -775,7 +775,14 @@ deliver() {
 		ask a operator fleet pause </dev/null >/dev/null && paused=yes
 		break
 	done
-	for node in a b; do install_on "$node"; done
+	# The second node of a pair that is in step stops when the first is back; one
+	# that is not is put right in any order.
+	in_step=''
+	if [ -s "$tmp/there.a" ] && [ -s "$tmp/there.b" ] && restarts a && restarts b && in_session b; then in_step=yes; fi
+	: >"$tmp/err"
+	install_on a
+	[ -z "$in_step" ] || wait_for_session a
+	install_on b
 	for node in a b; do wait_for_session "$node"; done
 	if [ -n "$paused" ]; then
 		sleep "$settle" # a launch under way shows itself
@@ -822,10 +829,13 @@ install_on() {
 	found "node $1: $(cat "$tmp/said"), $(printf '%s\n' "$to_send" | wc -w) files sent"
 }
 
+# in_session NODE reports whether a node serves and is in step with its peer.
+in_session() { ask "$1" client status -o json </dev/null >"$tmp/status" && grep -q '"session": *"sync"' "$tmp/status"; }
+
 # wait_for_session waits until a node serves and is in step with its peer.
 wait_for_session() {
 	looks=0
-	until ask "$1" client status -o json </dev/null >"$tmp/status" && grep -q '"session": *"sync"' "$tmp/status"; do
+	until in_session "$1"; do
 		looks=$((looks + 1))
 		[ "$looks" -lt "$patience" ] || failed "node $1 is not in step with its peer: 'journalctl -u workmanager' there tells more"
 		sleep "$pause"

@@ -79,7 +79,7 @@ func TestQuarantines_are_shared(t *testing.T) {
 			}
 			return same
 		}
-		for range 4 {
+		for lost := range 4 {
 			for range r.IntN(900) {
 				n := r.IntN(2)
 				hosts[n].change(r, fmt.Sprint(n), fmt.Sprint("w", r.IntN(1000)))
@@ -91,6 +91,13 @@ func TestQuarantines_are_shared(t *testing.T) {
 			calls, carried = 0, 0
 			if !round(n) || calls != 1 || carried != 0 {
 				t.Errorf("seed %d: with nothing new %d calls with %d rows", seed, calls, carried)
+			}
+			if lost == 2 { // what the other has lost meanwhile it gets again
+				was := maps.Clone(hosts[n].rows)
+				clear(hosts[1-n].rows)
+				if !round(n) || !maps.Equal(hosts[1-n].rows, was) {
+					t.Errorf("seed %d: %d of %d rows after the other had lost all", seed, len(hosts[1-n].rows), len(was))
+				}
 			}
 		}
 	}

@@ -102,8 +102,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	h.Set("Content-Type", api.MediaProblem)
 	h.Set("Cache-Control", "no-store")
-	switch p.Status {
-	case http.StatusRequestEntityTooLarge, http.StatusRequestTimeout:
+	switch {
+	case p.Status == http.StatusRequestEntityTooLarge, p.Status == http.StatusRequestTimeout:
+		hangUp(w)
+	case jobs.Code(p.Code) == jobs.CodeStopping && r.ContentLength != 0: // a body that is on its way, and was perhaps cut
 		hangUp(w)
 	}
 	b, err := encode(p)

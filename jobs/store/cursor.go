@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"strings"
 
 	"workmanager/jobs"
 )
@@ -25,9 +26,18 @@ func cursor(kind byte, fields ...int64) string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
+// cursorBytes returns what is packed in a cursor. One place has one text, so line
+// breaks, which the decoder would skip, are refused.
+func cursorBytes(s string) ([]byte, error) {
+	if i := strings.IndexAny(s, "\r\n"); i >= 0 {
+		return nil, base64.CorruptInputError(i)
+	}
+	return base64.RawURLEncoding.Strict().DecodeString(s)
+}
+
 // parseCursor unpacks a cursor of one kind with len(fields) fields.
 func parseCursor(s string, kind byte, fields ...*int64) error {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	b, err := cursorBytes(s)
 	if err != nil || len(b) != 1+8*len(fields) || b[0] != kind {
 		return jobs.Invalid("query", "after", "value_error.cursor", "is no cursor of this list; leave it out to begin at the start")
 	}
@@ -57,7 +67,7 @@ func resultsCursor(here, there place) string {
 
 // parseResultsCursor returns the places of a cursor, one or two.
 func parseResultsCursor(s string) ([]place, error) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	b, err := cursorBytes(s)
 	if err != nil || len(b) != 25 && len(b) != 49 || b[0] != cursorResults {
 		return nil, errResultsCursor
 	}

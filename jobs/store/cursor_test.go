@@ -17,6 +17,7 @@ func FuzzCursors(f *testing.F) {
 	f.Add(homesCursor("a", Place{}))
 	f.Add(homesCursor("", Place{started: true, priority: 3, created: -1, n: 1 << 62}))
 	f.Add("Ug0000000000000000000000000000000AAAAAAAAAAAAAAAAAAAAAA0000000000A") // a second place of no boot
+	f.Add("SAAAAAAAAAAA0000000000000000000000\r0")                              // a line break, which base64 skips
 	f.Add("")
 	f.Add("Qw==")
 	f.Fuzz(func(t *testing.T, s string) {

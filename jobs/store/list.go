@@ -158,7 +158,7 @@ func parseHomesCursor(s string) (home string, at Place, err error) {
 	if s == "" {
 		return "", Place{}, nil
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	b, err := cursorBytes(s)
 	if err != nil || len(b) < 1+3*8 || b[0] != cursorHomes || binary.BigEndian.Uint64(b[1:]) > jobs.MaxPriority {
 		return "", Place{}, jobs.Invalid("query", "after", "value_error.cursor", "is no cursor of this list; leave it out to begin at the start")
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -100,7 +101,11 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 		case hasValue:
 		case k == valueFlag:
 			if i++; i == len(args) {
-				return nil, usagef("flag %s needs a value", arg)
+				help := []string{app.HelpName}
+				for _, l := range path[1:] {
+					help = append(help, l.name)
+				}
+				return nil, &failure{exit: exitUsage, code: "usage", err: fmt.Errorf("flag %s needs a value", arg), hint: strings.Join(help, " ") + " --help"}
 			}
 			flag = append(flag, args[i])
 		case k == optionalFlag && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-"):

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -25,12 +26,12 @@ func (p *program) backupCommand() *cli.Command {
 			dataDirFlag("`FOLDER` of the node's database"),
 			&cli.StringFlag{Name: "out", Usage: "`FILE` to make, or a folder that is there: the file is named by node and time"},
 			&cli.IntFlag{Name: "keep", Usage: "in a folder, keep the newest `N` backups; 0 keeps all"},
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		},
 		Action: p.backup,
 		Subcommands: []*cli.Command{{
 			Name: "verify", Usage: "read a backup whole: its checksum, and SQLite's check of the database in it", ArgsUsage: "FILE",
-			Flags: []cli.Flag{outputFlag(formatTable, formatJSON, formatJSONL)}, Action: p.backupVerify,
+			Flags: []cli.Flag{reportFlag()}, Action: p.backupVerify,
 		}},
 	}
 }
@@ -44,7 +45,7 @@ func (p *program) restoreCommand() *cli.Command {
 		ArgsUsage: "FILE",
 		Flags: []cli.Flag{
 			dataDirFlag("`FOLDER` to make"),
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		},
 		Action: p.restore,
 	}
@@ -117,7 +118,7 @@ func (p *program) restore(c *cli.Context) error {
 
 func oneFile(c *cli.Context) (string, error) {
 	if c.NArg() != 1 {
-		return "", usagef("%s wants one FILE, a backup", c.Command.FullName())
+		return "", usagef("%s wants one FILE, a backup: %d given", strings.TrimPrefix(c.Command.HelpName, c.App.HelpName+" "), c.NArg())
 	}
 	return c.Args().First(), nil
 }

@@ -35,7 +35,7 @@ func (p *program) benchHashCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "repetitions", Usage: "of each measurement, about 10 ms each", Value: 200},
 			&cli.StringSliceFlag{Name: "kernels", Usage: "only these `KERNELS`", DefaultText: "all that this machine can run"},
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		},
 		Action: p.benchHash,
 	}

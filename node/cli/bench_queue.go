@@ -43,7 +43,7 @@ func (p *program) benchQueueCommand() *cli.Command {
 			&cli.GenericFlag{Name: "generator", Usage: "`NAME`: auto, wrk, go; auto is wrk where it is", Value: &choice{"auto", []string{"auto", "wrk", "go"}}},
 			&cli.StringSliceFlag{Name: "only", Usage: "measure only `PART`: enqueue, batch, tiny, large, idle, waiting; repeatable"},
 			&cli.StringFlag{Name: "dir", Usage: "`FOLDER` for the databases: the disk to measure", Value: os.TempDir()},
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		},
 		Action: p.benchQueue,
 	}

@@ -105,7 +105,7 @@ func (p *program) statusCheck(c *cli.Context) error {
 	} else {
 		out = check(s, c.Duration("max-oldest"), c.Duration("max-lag"), nodes)
 	}
-	if f := format(c); f != formatTable {
+	if f := inWords(c); f != formatTable {
 		if err := p.printJSON(f, out); err != nil {
 			return err
 		}

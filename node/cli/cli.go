@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -58,6 +57,7 @@ func (p *program) app() *cli.App {
 			"'workmanager enqueue FILE -n 1000000 --wait'.\n\n" +
 			"Every flag has a twin in the environment: WORKMANAGER_ and its name in capitals,\n" +
 			"'-' as '_'. Flags may follow arguments; '--' ends them.\n\n" +
+			"Answers are tables on a terminal and ids or JSON on a pipe; -o chooses.\n\n" +
 			"Exit codes: 0 done, 1 failed, 2 usage, 3 the job failed, 4 not authorised,\n" +
 			"5 no node reachable, 6 not found, 7 timeout, 8 verification mismatch,\n" +
 			"130 interrupted.",
@@ -120,6 +120,7 @@ func finish(commands []*cli.Command) {
 			}
 			finish(subs)
 		}
+		c.Action = helped(c.Action)
 	}
 }
 
@@ -130,12 +131,8 @@ func groupAction(commands func() []*cli.Command) cli.ActionFunc {
 			if c.Command.HelpName == c.App.HelpName {
 				return cli.ShowAppHelp(c)
 			}
-			var names []string
-			for _, sub := range commands() {
-				names = append(names, sub.Name)
-			}
-			return &failure{exit: exitUsage, code: "usage", hint: c.Command.HelpName + " --help",
-				err: fmt.Errorf("%s needs a command: %s", c.Command.Name, strings.Join(names, ", "))}
+			names := namesOf(commands())
+			return usagef("%s needs a command: %s", c.Command.Name, strings.Join(names, ", "))
 		}
 		return unknownCommand(c, commands())
 	}

@@ -22,7 +22,7 @@ func (p *program) completionCommand() *cli.Command {
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
 		c.Subcommands = append(c.Subcommands, &cli.Command{
 			Name: shell, Usage: "print the script for " + shell,
-			Flags: []cli.Flag{outputFlag(formatTable, formatJSON, formatJSONL)},
+			Flags: []cli.Flag{reportFlag()},
 			Action: func(c *cli.Context) error {
 				if err := noArgs(c); err != nil {
 					return err

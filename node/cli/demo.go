@@ -50,7 +50,7 @@ func (p *program) demoCommand() *cli.Command {
 			"nothing behind.",
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "jobs", Usage: "`N` jobs in the batch", Value: 240},
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		},
 		Action: p.demo,
 	}

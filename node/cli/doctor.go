@@ -76,7 +76,7 @@ func (p *program) doctorCommand() *cli.Command {
 			&cli.StringFlag{Name: "worker-sg", Usage: "`ID` of the security group of workers", Category: groupAWS},
 			&cli.BoolFlag{Name: "spot", Usage: "Spot instances are used", DisableDefaultText: true, Category: groupAWS},
 			nodeFlag(),
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		},
 		Action: p.doctor,
 	}

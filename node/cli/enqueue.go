@@ -48,14 +48,15 @@ type enqueued struct {
 }
 
 func (p *program) enqueue(c *cli.Context) error {
+	if !c.Args().Present() {
+		return usagef("enqueue needs a FILE, or - for stdin, and --iterations N (or -n N)")
+	}
 	iterations, err := iterationsOf(c)
 	if err != nil {
 		return err
 	}
 	o := client.EnqueueOptions{Key: c.String("key"), Priority: c.Int("priority"), Keep: c.Int("checkpoints")}
 	switch {
-	case !c.Args().Present():
-		return usagef("enqueue needs a FILE, or - for stdin")
 	case o.Key != "" && c.NArg() > 1:
 		return usagef("--key is for one file, got %d: one key is one job", c.NArg())
 	case len(o.Key) > jobs.MaxKeyBytes:

@@ -69,7 +69,7 @@ func unknownTwins(env []string, commands []*cli.Command) []unknownTwin {
 func nearest(name string, names []string) string {
 	best, least := "", 3
 	for _, n := range names {
-		if d := distance(name, n); d < least {
+		if d := distance(name, n); d < min(least, len(name)) { // not all of its letters
 			best, least = n, d
 		}
 	}

@@ -42,44 +42,6 @@ type failure struct {
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
-func usagef(format string, args ...any) error {
-	return &failure{exit: exitUsage, code: "usage", err: fmt.Errorf(format, args...)}
-}
-
-// usageOf is the library's OnUsageError: a flag nobody knows, or a value that
-// cannot be.
-func usageOf(c *cli.Context, err error, _ bool) error {
-	f := &failure{exit: exitUsage, code: "usage", err: err, hint: c.Command.HelpName + " --help"}
-	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
-		f.err = fmt.Errorf("unknown flag %s", dashed(strings.TrimPrefix(name, "-")))
-		if like := cli.SuggestFlag(c.Command.Flags, name, false); like != "" {
-			f.hint = "did you mean " + like + "? Else: " + f.hint
-		}
-	}
-	return f
-}
-
-func dashed(name string) string {
-	if len(name) == 1 {
-		return "-" + name
-	}
-	return "--" + name
-}
-
-func unknownCommand(c *cli.Context, commands []*cli.Command) error {
-	name, where := c.Args().First(), c.Command.HelpName
-	f := &failure{exit: exitUsage, code: "usage", hint: where + " --help", err: fmt.Errorf("no command %q", name)}
-	if where != c.App.HelpName {
-		f.err = fmt.Errorf("%s has no command %q", strings.TrimPrefix(where, c.App.HelpName+" "), name)
-	}
-	// The library always finds a nearest one, however far it is.
-	if _, like, ok := strings.Cut(cli.SuggestCommand(commands, name), `"`); ok && like[0] == name[0] {
-		like, _, _ = strings.Cut(like, `"`)
-		f.hint = fmt.Sprintf("did you mean %s? Else: %s", like, f.hint)
-	}
-	return f
-}
-
 // withTimeout bounds ctx by --timeout, 0 being no bound. hint is the way on.
 func withTimeout(ctx context.Context, d time.Duration, hint string) (context.Context, context.CancelFunc) {
 	if d <= 0 {
@@ -161,7 +123,9 @@ func (p *program) report(ctx context.Context, err error, asJSON bool) int {
 			return f.exit
 		}
 	}
-	p.say("%v", f.err)
+	for line := range strings.SplitSeq(f.err.Error(), "\n") { // of errors that were joined
+		p.say("%s", line)
+	}
 	if f.hint != "" {
 		p.say("hint: %s", f.hint)
 	}

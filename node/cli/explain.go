@@ -13,7 +13,7 @@ func (p *program) explainCommand() *cli.Command {
 		Name: "explain", Usage: "say why a job waits, or what became of it", ArgsUsage: "ID",
 		Description: "For a job that waits: how many are ahead of it, about how long that takes, and what\n" +
 			"is in its way, by name. 'workmanager fleet explain' says why there are not more workers.",
-		Flags:        []cli.Flag{nodeFlag(), outputFlag(formatTable, formatJSON, formatJSONL)},
+		Flags:        []cli.Flag{nodeFlag(), documentFlag()},
 		BashComplete: p.completeIDs,
 		Action:       p.jobExplain,
 	}

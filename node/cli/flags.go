@@ -101,35 +101,6 @@ func (v *secret) Set(s string) error {
 
 func (v *secret) String() string { return "" }
 
-// outputFlag is -o. The first format is the default.
-func outputFlag(formats ...string) cli.Flag {
-	return &cli.GenericFlag{
-		Name: "output", Aliases: []string{"o"}, Category: groupClient,
-		Usage: "`FORMAT`: " + strings.Join(formats, ", "),
-		Value: &choice{formats[0], formats},
-	}
-}
-
-// outputByPlace is -o whose default is a table where people read and another
-// format for the program behind a pipe.
-func outputByPlace(pipe string, formats ...string) cli.Flag {
-	return &cli.GenericFlag{
-		Name: "output", Aliases: []string{"o"}, Category: groupClient,
-		Usage:       "`FORMAT`: " + strings.Join(formats, ", "),
-		DefaultText: "table on a terminal, else " + pipe,
-		Value:       &placed{choice{of: formats}, pipe},
-	}
-}
-
-// The formats of -o. The fields of json and jsonl are the same: one document
-// indented, or one line an item.
-const (
-	formatTable = "table"
-	formatJSON  = "json"
-	formatJSONL = "jsonl"
-	formatID    = "id"
-)
-
 func progressFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "no-progress", Usage: "show no progress bars; CI in the environment does the same", Category: groupProgress, DisableDefaultText: true},
@@ -160,7 +131,7 @@ func (v *count) Set(s string) error {
 		err = jobs.CheckIterations(n)
 	}
 	if err != nil {
-		return fmt.Errorf("%q is not from 1 to %d (2^53)", s, uint64(jobs.MaxIterations))
+		return fmt.Errorf("%q is no whole number from 1 to %d (2^53)", s, uint64(jobs.MaxIterations))
 	}
 	v.n = n
 	return nil
@@ -207,12 +178,6 @@ func (v *size) String() string {
 type choice struct {
 	value string
 	of    []string
-}
-
-// placed is a format that goes by the place, unless it was chosen.
-type placed struct {
-	choice
-	pipe string // where there is no terminal
 }
 
 func (v *choice) Set(s string) error {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"fmt"
 	"time"
 
@@ -11,11 +12,8 @@ import (
 )
 
 func (p *program) fleetCommand() *cli.Command {
-	formats := func(more ...cli.Flag) []cli.Flag {
-		return append(more, nodeFlag(), outputFlag(formatTable, formatJSON, formatJSONL))
-	}
 	order := func(do, usage string, each bool) *cli.Command {
-		c := &cli.Command{Name: do, Usage: usage, Flags: formats(), Action: func(c *cli.Context) error { return p.fleetOrder(c, do, each) }}
+		c := &cli.Command{Name: do, Usage: usage, Flags: []cli.Flag{nodeFlag(), documentFlag()}, Action: func(c *cli.Context) error { return p.fleetOrder(c, do, each) }}
 		if each {
 			c.ArgsUsage = "INSTANCE..."
 		}
@@ -25,10 +23,10 @@ func (p *program) fleetCommand() *cli.Command {
 		Name:  "fleet",
 		Usage: "look at the instances that the scheduler owns, and why; drain or end them",
 		Subcommands: []*cli.Command{
-			{Name: "ls", Usage: "list the instances, with what they do and cost", Flags: formats(), Action: p.fleetList},
+			{Name: "ls", Usage: "list the instances, with what they do and cost", Flags: []cli.Flag{nodeFlag(), listFlag()}, Action: p.fleetList},
 			{
 				Name: "explain", Usage: "tell why the fleet is as large as it is: the last decisions, the newest first",
-				Flags:  formats(&cli.IntFlag{Name: "limit", Usage: "the last `N` decisions", Value: 10}),
+				Flags:  []cli.Flag{&cli.IntFlag{Name: "limit", Usage: "the last `N` decisions", Value: 10}, nodeFlag(), linesFlag()},
 				Action: p.fleetExplain,
 			},
 			order(api.FleetDrain, "give instances no more jobs; they hand back what they have, and end", true),
@@ -54,12 +52,21 @@ func (p *program) fleetList(c *cli.Context) error {
 }
 
 func (p *program) printFleet(f string, fleet api.FleetStatus) error {
-	if f != formatTable {
+	switch {
+	case f == formatID:
+		if fleet.Kind == "none" { // else nothing would be said at all
+			p.say("this node has no fleet")
+		}
+		w := bufio.NewWriter(p.stdout)
+		for _, i := range fleet.Instances {
+			fmt.Fprintln(w, i.ID)
+		}
+		return w.Flush() // holds the first error of the writes above
+	case f != formatTable:
 		return p.printJSON(f, fleet)
-	}
-	if fleet.Kind == "none" {
-		fmt.Fprintln(p.stdout, "This node has no fleet.")
-		return nil
+	case fleet.Kind == "none":
+		_, err := fmt.Fprintln(p.stdout, "This node has no fleet.")
+		return err
 	}
 	fmt.Fprintf(p.stdout, "%d of at most %d workers, %d wanted. %s now, list price without volumes; %s today.\n",
 		fleet.Have, fleet.Max, fleet.Want, perHour(fleet.PricePerHour), dollars(fleet.SpentToday))
@@ -114,6 +121,9 @@ func (p *program) fleetExplain(c *cli.Context) error {
 	case formatJSON:
 		return p.printJSON(formatJSON, map[string]any{"decisions": append([]api.FleetDecision{}, f.Decisions...)})
 	case formatJSONL:
+		if f.Kind == "none" { // else nothing would be said at all
+			p.say("this node has no fleet")
+		}
 		for _, d := range f.Decisions {
 			if err := p.printJSON(formatJSONL, d); err != nil {
 				return err

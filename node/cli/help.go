@@ -66,7 +66,7 @@ func (p *program) helpCommand() *cli.Command {
 		Aliases:   []string{"h"},
 		Usage:     "help on a command, or on exit-codes, environment, examples",
 		ArgsUsage: "[COMMAND... | exit-codes | environment | examples]",
-		Flags:     []cli.Flag{outputFlag(formatTable, formatJSON, formatJSONL)},
+		Flags:     []cli.Flag{reportFlag()},
 		Action:    p.help,
 		BashComplete: func(c *cli.Context) {
 			for _, w := range append([]string{"exit-codes", "environment", "examples"}, namesOf(c.App.Commands)...) {

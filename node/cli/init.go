@@ -34,7 +34,7 @@ func (p *program) initCommand() *cli.Command {
 				EnvVars: []string{"WORKMANAGER_INIT_NODE"}}, // the other one is of URLs, which client.env sets
 			&cli.BoolFlag{Name: "renew", Usage: "renew the certificates of the nodes in the folder", DisableDefaultText: true},
 			&cli.DurationFlag{Name: "valid", Usage: "nodes' certificates are good for `DURATION`; the authority's for ten years", Value: keys.NodeTTL},
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		},
 		Action: p.init,
 	}

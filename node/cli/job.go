@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -11,19 +12,14 @@ import (
 )
 
 func (p *program) jobCommand() *cli.Command {
-	formats := func() []cli.Flag {
-		return []cli.Flag{nodeFlag(), outputFlag(formatTable, formatJSON, formatJSONL, formatID)}
-	}
-	byPlace := func(pipe string) []cli.Flag {
-		return []cli.Flag{nodeFlag(), outputByPlace(pipe, formatTable, formatJSON, formatJSONL, formatID)}
-	}
+	formats := func() []cli.Flag { return []cli.Flag{nodeFlag(), documentFlag(formatID)} }
 	return &cli.Command{
 		Name:  "job",
 		Usage: "look at jobs, wait for them, cancel them",
 		Subcommands: []*cli.Command{
 			{
 				Name: "get", Usage: "print jobs as they are now", ArgsUsage: "ID...|-",
-				Flags:        byPlace(formatJSON),
+				Flags:        formats(),
 				BashComplete: p.completeIDs,
 				Action:       p.jobGet,
 			},
@@ -52,11 +48,12 @@ func (p *program) jobCommand() *cli.Command {
 			},
 			{
 				Name: "ls", Usage: "list jobs, oldest first",
-				Flags: append([]cli.Flag{
+				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "state", Usage: "only jobs in `STATE`: queued, leased, completed, failed, cancelled", DefaultText: "any"},
 					&cli.IntFlag{Name: "limit", Usage: "at most `N` jobs", Value: 50},
 					&cli.StringFlag{Name: "after", Usage: "begin behind this `CURSOR`, which -o json shows"},
-				}, byPlace(formatID)...),
+					nodeFlag(), listFlag(),
+				},
 				Action: p.jobList,
 			},
 		},
@@ -223,7 +220,7 @@ func (p *program) jobList(c *cli.Context) error {
 	left := c.Int("limit")
 	switch {
 	case q.State != "" && !slices.Contains(jobs.States, q.State):
-		return usagef("--state %q is none of %v", q.State, jobs.States)
+		return usagef("--state must be one of %s: %q given", strings.ReplaceAll(strings.Trim(fmt.Sprint(jobs.States), "[]"), " ", ", "), q.State)
 	case left < 1:
 		return usagef("--limit %d is below 1", left)
 	}
@@ -243,7 +240,7 @@ func (p *program) jobList(c *cli.Context) error {
 	if err := p.printJobs(format(c), all); err != nil {
 		return err
 	}
-	if all.More && format(c) == formatTable {
+	if all.More && format(c) != formatJSON { // which has it
 		p.say("there are more: --limit, or --after %s", all.Cursor)
 	}
 	return nil

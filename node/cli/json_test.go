@@ -120,9 +120,6 @@ func TestEveryCommandAsJSON(t *testing.T) {
 		"doctor": {"", 0}, "help": {"examples", 0}, "version": {"", 0},
 		"completion": {"nothing", exitUsage}, "completion bash": {"", 0}, "completion zsh": {"", 0}, "completion fish": {"", 0}, "completion powershell": {"", 0},
 	}
-	for name, more := range moreLines {
-		lines[name] = more
-	}
 	order := []string{"init"} // makes what others need
 	walk(testApp().Commands, "", func(name string, c *cli.Command) {
 		if c.Hidden || name == "init" {
@@ -167,10 +164,4 @@ func TestEveryCommandAsJSON(t *testing.T) {
 	} else if _, ok := document(out); !ok {
 		t.Errorf("verify --receipt printed %q", out)
 	}
-}
-
-// moreLines are those of commands that are not of every build.
-var moreLines map[string]struct {
-	rest string
-	code int
 }

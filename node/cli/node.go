@@ -62,7 +62,7 @@ func (p *program) nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "debug-listen", Usage: "serve profiles (pprof) at `HOST:PORT` of loopback", DefaultText: "nowhere", Category: groupLog},
 			&cli.GenericFlag{Name: "log-format", Usage: "`FORMAT`: auto, text, json; auto is text on a terminal", Value: &choice{"auto", []string{"auto", "text", "json"}}, Category: groupLog},
 			&cli.GenericFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn, error", Value: &choice{"info", []string{"debug", "info", "warn", "error"}}, Category: groupLog},
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		}, fleetFlags()...),
 		Action: p.node,
 	}
@@ -104,6 +104,11 @@ func (p *program) node(c *cli.Context) error {
 	cfg := nodeConfig(c)
 	if err := cfg.Validate(); err != nil {
 		return &failure{exit: exitUsage, code: "usage", err: errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")), hint: "workmanager node --help"}
+	}
+	if cfg.Keys.Dir != "" {
+		if err := keysThere(cfg.Keys.Dir); err != nil {
+			return err
+		}
 	}
 	log, text := p.logger(c)
 	node.Tune(cfg)

@@ -18,20 +18,6 @@ import (
 	"workmanager/web/api"
 )
 
-// format returns what -o says, or else what fits the place.
-func format(c *cli.Context) string {
-	v, ok := c.Generic("output").(*placed)
-	switch {
-	case !ok:
-		return c.Generic("output").(*choice).value
-	case v.value != "":
-		return v.value
-	case isTerminal(c.App.Writer):
-		return formatTable
-	}
-	return v.pipe
-}
-
 // printJSON prints one document: indented for json, one line for jsonl.
 func (p *program) printJSON(format string, v any) error {
 	e := json.NewEncoder(p.stdout)
@@ -213,7 +199,7 @@ func (p *program) readIDs(c *cli.Context) ([]jobs.ID, error) {
 		}
 	}
 	if len(ids) == 0 && !c.Args().Present() {
-		return nil, usagef("%s needs a job ID, or - to read them from stdin", c.Command.HelpName)
+		return nil, usagef("%s needs a job ID, or - to read them from stdin", strings.TrimPrefix(c.Command.HelpName, c.App.HelpName+" "))
 	}
 	return ids, nil
 }

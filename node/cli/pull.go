@@ -22,7 +22,7 @@ func (p *program) pullCommand() *cli.Command {
 			&cli.IntFlag{Name: "top", Usage: "how many at most, `N`", DefaultText: "none; it must be given"},
 			&cli.BoolFlag{Name: "consume", Usage: "hand each out once, oldest first", DisableDefaultText: true},
 			nodeFlag(),
-			outputByPlace(formatJSONL, formatTable, formatJSON, formatJSONL, formatID),
+			linesFlag(formatID),
 		},
 		Action: p.pull,
 	}
@@ -33,8 +33,11 @@ func (p *program) pull(c *cli.Context) error {
 		return err
 	}
 	top := c.Int("top")
-	if top < 1 {
+	switch {
+	case !c.IsSet("top"):
 		return usagef("--top N is missing: how many results, at least 1")
+	case top < 1:
+		return usagef("--top must be at least 1: %d given", top)
 	}
 	cl := p.client(c)
 	defer cl.Close()

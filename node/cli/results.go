@@ -34,7 +34,7 @@ func (p *program) resultsCommand() *cli.Command {
 			&cli.BoolFlag{Name: "follow", Usage: "wait for more when there are none", DisableDefaultText: true},
 			&cli.IntFlag{Name: "limit", Usage: "end after `N` results", DefaultText: "all there are"},
 			nodeFlag(),
-			outputByPlace(formatJSONL, formatTable, formatJSON, formatJSONL, formatID),
+			linesFlag(formatID),
 		},
 		Action: p.results,
 	}

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		context.AfterFunc(ctx, stop)
 		os.Exit(Main(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
-	}})
+	}, "terminal": terminal})
 }
 
 // TestScript runs testdata/script/*.txtar against real processes. Beside the
@@ -41,6 +41,8 @@ func TestMain(m *testing.M) {
 //	await FILE TEXT            waits until the file holds the text
 //	untilok PROGRAM ARG...     runs a program until it exits with 0
 //	untilnot PROGRAM ARG...    runs a program until it does not
+//
+// The program terminal runs another one on a terminal of its own.
 //
 // $WORKMANAGER_NODE is an address of the script's own where nobody listens yet,
 // and $DEAD another where nobody ever will.

@@ -23,7 +23,7 @@ func (p *program) simulateCommand() *cli.Command {
 			&cli.Uint64Flag{Name: "runs", Usage: "`N` runs, one seed each", Value: 1000},
 			&cli.IntFlag{Name: "steps", Usage: "`N` steps a run", Value: 1500},
 			&cli.GenericFlag{Name: "store", Usage: "keep rows in `STORE`: memory, sqlite", Value: &choice{"memory", []string{"memory", "sqlite"}}},
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		},
 		Action: p.simulate,
 		Subcommands: []*cli.Command{{
@@ -34,7 +34,7 @@ func (p *program) simulateCommand() *cli.Command {
 			Flags: []cli.Flag{
 				&cli.DurationFlag{Name: "drain-time", Usage: "the backlog is to be done in `DURATION`", Value: 300 * time.Second},
 				&cli.BoolFlag{Name: "others", Usage: "other rules too: that of the program which this one replaces, and queue lengths", DisableDefaultText: true},
-				outputFlag(formatTable, formatJSON, formatJSONL),
+				reportFlag(),
 			},
 			Action: p.simulateFleet,
 		}},
@@ -86,6 +86,12 @@ func (p *program) simulate(c *cli.Context) error {
 		return err
 	}
 	first, runs := c.Uint64("seed"), c.Uint64("runs")
+	switch {
+	case runs < 1:
+		return usagef("--runs must be at least 1: none would show nothing")
+	case c.Int("steps") < 1:
+		return usagef("--steps must be at least 1: %d given", c.Int("steps"))
+	}
 	config := sim.Config{Steps: c.Int("steps"), SQLite: c.Generic("store").(*choice).value == "sqlite"}
 	var next atomic.Uint64
 	var mu sync.Mutex // guards total, bad, failed, violations and what is printed

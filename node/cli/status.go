@@ -22,13 +22,16 @@ func (p *program) statusCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.GenericFlag{Name: "watch", Usage: "print it again every `INTERVAL` until interrupted; alone every 2s", Value: &every{}},
 			nodeFlag(),
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			documentFlag(),
 		}, checkFlags()...),
 		Action: p.status,
 	}
 }
 
 func (p *program) status(c *cli.Context) error {
+	if c.Generic("watch").(*every).on && c.Args().Present() {
+		return usagef("--watch takes an interval such as 5s: %q given", c.Args().First())
+	}
 	if err := noArgs(c); err != nil {
 		return err
 	}

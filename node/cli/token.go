@@ -3,6 +3,8 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 	"time"
 
@@ -37,14 +39,14 @@ func (p *program) tokenCommand() *cli.Command {
 			{
 				Name:   "ls",
 				Usage:  "list the tokens, without their secrets",
-				Flags:  []cli.Flag{where(), outputFlag(formatTable, formatJSON, formatJSONL)},
+				Flags:  []cli.Flag{where(), listFlag()},
 				Action: p.tokenList,
 			},
 			{
 				Name:      "revoke",
 				Usage:     "end tokens, and with them what they were exchanged for",
 				ArgsUsage: "ID...",
-				Flags:     []cli.Flag{where(), outputFlag(formatTable, formatJSON, formatJSONL, formatID)},
+				Flags:     []cli.Flag{where(), listFlag()},
 				Action:    p.tokenRevoke,
 			},
 		},
@@ -53,9 +55,18 @@ func (p *program) tokenCommand() *cli.Command {
 
 func keysFolder(c *cli.Context) (string, error) {
 	if dir := c.String("keys"); dir != "" {
-		return dir, nil
+		return dir, keysThere(dir)
 	}
 	return "", usagef("--keys FOLDER is missing: what 'workmanager init --out' made, or one node's folder of it")
+}
+
+// keysThere refuses a folder of keys that is not there.
+func keysThere(dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return &failure{exit: exitFailed, code: "failed", err: fmt.Errorf("--keys %s: there is no such folder", dir),
+			hint: "'workmanager init --out FOLDER --node a=HOST --node b=HOST' makes the keys of a pair"}
+	}
+	return nil
 }
 
 func (p *program) tokenCreate(c *cli.Context) error {
@@ -109,13 +120,19 @@ func (p *program) tokenList(c *cli.Context) error {
 			p.say("token %s is not in %s", t.ID, strings.Join(in, ", "))
 		}
 	}
-	if f := format(c); f == formatJSON {
+	switch f := format(c); f {
+	case formatJSON:
 		return p.printJSON(f, map[string]any{"tokens": list})
-	} else if f == formatJSONL {
+	case formatJSONL:
 		for _, t := range list {
 			if err := p.printJSON(f, t); err != nil {
 				return err
 			}
+		}
+		return nil
+	case formatID:
+		for _, t := range list {
+			fmt.Fprintln(p.stdout, t.ID)
 		}
 		return nil
 	}

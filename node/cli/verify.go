@@ -42,7 +42,7 @@ func (p *program) verifyCommand() *cli.Command {
 			&cli.StringFlag{Name: "receipt", Usage: "check the receipt in `FILE`, - for stdin"},
 			&cli.StringFlag{Name: "key", Usage: "the public key that must have signed the receipt, 64 `HEX` digits"},
 			nodeFlag(),
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		}, progressFlags()...),
 		Action: p.verify,
 	}

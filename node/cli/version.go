@@ -14,7 +14,7 @@ func (p *program) versionCommand() *cli.Command {
 	return &cli.Command{
 		Name:   "version",
 		Usage:  "print what this program was built from",
-		Flags:  []cli.Flag{outputFlag(formatTable, formatJSON, formatJSONL)},
+		Flags:  []cli.Flag{reportFlag()},
 		Action: p.version,
 	}
 }

@@ -54,7 +54,7 @@ func (p *program) workerCommand() *cli.Command {
 			&cli.BoolFlag{Name: "spot-notice", Usage: "end in time when this EC2 Spot instance is taken away; without it where the instance metadata service answers at the start", DisableDefaultText: true},
 			&cli.GenericFlag{Name: "log-format", Usage: "`FORMAT`: auto, text, json; auto is text on a terminal", Value: &choice{"auto", []string{"auto", "text", "json"}}, Category: groupLog},
 			&cli.GenericFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn, error", Value: &choice{"info", []string{"debug", "info", "warn", "error"}}, Category: groupLog},
-			outputFlag(formatTable, formatJSON, formatJSONL),
+			reportFlag(),
 		},
 		Action: p.worker,
 	}

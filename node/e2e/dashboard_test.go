@@ -107,7 +107,7 @@ func TestDashboard(t *testing.T) {
 	run("sentence, tiles, status and command line agree", func(t *testing.T) {
 		poll(t, time.Minute, "the page and the node say the same", func() string {
 			s := p.a.status()
-			cli := command(t, "status", "--node", p.a.url("")).out.String()
+			cli := command(t, "status", "-o", "table", "--node", p.a.url("")).out.String()
 			text, reason := b.text("#forecast-text"), b.text("#forecast-reason")
 			for _, said := range []string{text, cli} {
 				if !strings.HasPrefix(said, s.Forecast.Text) {

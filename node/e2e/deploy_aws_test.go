@@ -353,8 +353,9 @@ func (d *deployer) inventory(t *testing.T, cluster string) []string { return d.l
 // awsReply is what is read of the answers of EC2 and IAM.
 type awsReply struct {
 	Instances []struct {
-		ID    string `xml:"instanceId"`
-		State string `xml:"instanceState>name"`
+		ID      string `xml:"instanceId"`
+		State   string `xml:"instanceState>name"`
+		Address string `xml:"privateIpAddress"`
 	} `xml:"reservationSet>item>instancesSet>item"`
 	Volumes []string `xml:"volumeSet>item>volumeId"`
 	Groups  []struct {
@@ -601,7 +602,11 @@ func (p *awsProxy) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		status = res.StatusCode
 		answer = bytes.ReplaceAll(answer, []byte(">172.31."), []byte(p.network))
-		answer = publicAddress.ReplaceAll(answer, []byte("$1$2$3$2"))
+		instances := bytes.SplitAfter(answer, []byte("<instanceId>")) // one that has ended has no public address
+		for i := range instances {
+			instances[i] = publicAddress.ReplaceAll(instances[i], []byte("$1$2$3$2"))
+		}
+		answer = bytes.Join(instances, nil)
 		w.Header().Set("Content-Type", res.Header.Get("Content-Type"))
 	}
 	p.mu.Lock()

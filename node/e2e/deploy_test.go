@@ -78,6 +78,7 @@ func TestDeploy(t *testing.T) {
 			t.Error("a node is launched before it was looked for")
 		}
 	})
+	t.Run("it_asks_for_no_other_right", func(t *testing.T) { allowed(t, up.calls) })
 	t.Run("port_22_is_closed_again", func(t *testing.T) {
 		rules := d.rules(t, cluster)
 		for _, r := range rules {
@@ -184,6 +185,7 @@ func TestDeploy(t *testing.T) {
 			t.Errorf("it does not say %q: %s", want, down)
 		}
 	}
+	t.Run("taking_down_asks_for_no_other_right", func(t *testing.T) { allowed(t, down.calls) })
 	t.Run("taken_down_in_order", func(t *testing.T) {
 		last := -1
 		for _, step := range []string{"TerminateInstances", "DescribeInstances", "RevokeSecurityGroupIngress", "DeleteSecurityGroup", "DeleteKeyPair", "RemoveRoleFromInstanceProfile", "DeleteInstanceProfile", "DeleteRolePolicy", "DeleteRole"} {

@@ -16,7 +16,7 @@ import (
 )
 
 // pages are those for people, from this folder.
-var pages = []string{"../../README.md", "../../node/DESIGN.md", "../../node/FAILURES.md", "../../node/OPERATIONS.md", "../../web/API.md"}
+var pages = []string{"../../README.md", "../../node/DEPLOYMENT.md", "../../node/DESIGN.md", "../../node/FAILURES.md", "../../node/OPERATIONS.md", "../../web/API.md"}
 
 func pageText(t *testing.T, page string) string {
 	t.Helper()

@@ -165,7 +165,7 @@ func TestFleet_processes(t *testing.T) {
 	f.state(20*time.Second, "the drained worker is gone", func(is []api.Instance) bool {
 		return len(is) == 0 || is[0].ID != first.ID
 	})
-	if said := f.cli("fleet", "explain"); !strings.Contains(said, "drain "+first.ID+": an operator asked for it") || !strings.Contains(said, "launch") {
+	if said := f.cli("fleet", "explain", "-o", "table"); !strings.Contains(said, "drain "+first.ID+": an operator asked for it") || !strings.Contains(said, "launch") {
 		t.Errorf("fleet explain says nothing of it:\n%s", said)
 	}
 	if computes(first.ID, f.seen[first.ID]) {

@@ -125,9 +125,14 @@ func (c *Client) Close() {
 	}
 }
 
+// defaultPort is where nodes listen, unless they are told otherwise.
+const defaultPort = "5000"
+
+// parseBase reads the URL of a node, or its host, with or without the port.
 func parseBase(s string, secure bool) (*url.URL, error) {
 	full := s
-	if !strings.Contains(s, "://") {
+	bare := !strings.Contains(s, "://")
+	if bare {
 		full = "http://" + s
 		if secure {
 			full = "https://" + s
@@ -136,6 +141,9 @@ func parseBase(s string, secure bool) (*url.URL, error) {
 	u, err := url.Parse(full)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, jobs.Invalid("flag", "node", "value_error.url", "%q is no URL of a node; one looks like http://127.0.0.1:5000", s)
+	}
+	if bare && u.Port() == "" {
+		u.Host = net.JoinHostPort(u.Hostname(), defaultPort)
 	}
 	if u.Path == "" {
 		u.Path = "/" // JoinPath makes a relative path of none
