@@ -40,6 +40,11 @@ const (
 // of an hour and wants a machine with nothing else to do:
 //
 //	WORKMANAGER_E2E_DASH=1 go test -count=1 -timeout 40m -run DashboardCost -v ./node/e2e
+//
+// On two cores of a busy machine, 970 jobs a second done beside a million that
+// wait: the node takes 15.0 % of a core without a page and 15.5 % with one, the
+// tab 2.2 %, and 2.0 MiB of JavaScript that rise by 70 KiB in six minutes; the
+// first paint comes after 192 ms, and after 88 ms where nothing else runs.
 func TestDashboardCost(t *testing.T) {
 	if os.Getenv("WORKMANAGER_E2E_DASH") == "" {
 		t.Skip("measures for a quarter of an hour only where WORKMANAGER_E2E_DASH=1 is set")

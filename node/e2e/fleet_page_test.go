@@ -71,6 +71,8 @@ func TestFleet_page(t *testing.T) {
 		b.holds(10*time.Second, fmt.Sprintf(`document.documentElement.scrollWidth <= %d`, width))
 	}
 
+	// More decisions than a status has: they came by the events of the stream.
+	b.holds(20*time.Second, `document.querySelectorAll("#decisions tbody tr").length > 5`)
 	// What the command line tells, the page told too.
 	if said := f.cli("fleet", "explain", "--limit", "50"); !strings.Contains(said, "drain ") {
 		t.Errorf("fleet explain: %s", said)
