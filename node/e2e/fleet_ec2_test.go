@@ -71,11 +71,12 @@ func (p *ec2Pair) fleet(n *node) (st api.FleetStatus) {
 	return st
 }
 
-// working waits until so many instances hold leases, and returns them.
+// working waits until so many instances hold leases, and returns them. Those
+// that another node launched have no slot here until this one has looked.
 func (p *ec2Pair) working(n int) (is []api.Instance) {
 	p.t.Helper()
 	poll(p.t, 60*time.Second, fmt.Sprintf("%d instances are at work", n), func() string {
-		is = slices.DeleteFunc(p.fleet(p.a).Instances, func(i api.Instance) bool { return i.State != "working" })
+		is = slices.DeleteFunc(p.fleet(p.a).Instances, func(i api.Instance) bool { return i.State != "working" || i.Slot < 0 })
 		if len(is) == n {
 			return ""
 		}
