@@ -571,7 +571,7 @@ func (a *auditor) settle(ctx context.Context, c *check) error {
 	a.q.cache.drop(e.Job)
 	a.q.cache.put(e.Job)
 	a.q.mu.Lock()
-	a.q.remove(c.id)
+	a.q.ended(&e.Job)
 	a.q.mu.Unlock()
 	return nil
 }

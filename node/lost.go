@@ -43,9 +43,9 @@ func (q *Queue) noteLost(ctx context.Context) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for i, e := range effects {
+	for _, e := range effects {
 		if e.Job.Ended() {
-			q.remove(q.lost[i].ID)
+			q.ended(&e.Job)
 		}
 	}
 	q.lost = nil

@@ -226,6 +226,7 @@ func (h *hook) stamped(changed []jobs.Changed) {
 
 func (h *hook) committed(changed []jobs.Changed) {
 	if h.pair != nil {
+		h.queue.crossing.committed(changed)
 		h.pair.Committed(changed)
 		h.queue.watch.committed(changed)
 		h.fleet.worked(changed)

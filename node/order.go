@@ -38,9 +38,9 @@ func (q *Queue) fillLower(ctx context.Context) error {
 		q.mu.Unlock()
 		return nil
 	}
-	gone := map[jobs.ID]struct{}{}
-	q.window.gone = gone
 	q.mu.Unlock()
+	way := q.crossing.begin()
+	defer way.end()
 
 	var page []jobs.Job
 	var err error
@@ -56,12 +56,11 @@ func (q *Queue) fillLower(ctx context.Context) error {
 		page = append(page, some...)
 	}
 
-	q.mu.Lock()
+	q.lockToEnter()
 	defer q.mu.Unlock()
-	q.window.gone = nil
-	for _, j := range page {
-		if _, ended := gone[j.ID]; !ended {
-			q.table.Add(j) // nobody need be told: more urgent jobs wait too
+	for i := range page {
+		if w := q.crossing.of(page[i].ID); w == wordNone || w == wordBack {
+			q.table.Add(page[i]) // nobody need be told: more urgent jobs wait too
 		}
 	}
 	if err != nil {

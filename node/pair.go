@@ -47,10 +47,13 @@ func (q *Queue) Load() peersync.Load {
 	return l
 }
 
+// Arriving is told before rows of the peer are committed. See sync.Host.
+func (q *Queue) Arriving() func() { return q.crossing.begin().end }
+
 // Arrived takes in what came from the peer: jobs that are ours now, and the end
 // of jobs that we hold. See sync.Host.
 func (q *Queue) Arrived(changed []jobs.Changed) {
-	q.mu.Lock()
+	q.lockToEnter()
 	defer q.mu.Unlock()
 	added := 0
 	for i := range changed {
@@ -63,34 +66,29 @@ func (q *Queue) Arrived(changed []jobs.Changed) {
 			if j.Purged {
 				q.cache.clear()
 			}
-			if !q.table.Has(j.ID) {
-				q.early.note(j.ID)
-			}
-			q.remove(j.ID)
-		case q.table.Has(j.ID) && !q.table.Knows(*j): // one key came with other data: it is other work now
-			q.remove(j.ID)
-			if j.Home == q.node && q.table.Add(*j) {
-				added++
-			}
+			q.ended(j)
 		case j.Home == q.node:
-			if q.table.Has(j.ID) {
+			if !q.mayEnter(j) {
+				continue
+			}
+			other := q.table.Has(j.ID) && !q.table.Knows(*j) // one key came with other data: it is other work now
+			if other {
+				q.table.Remove(j.ID)
+			}
+			switch {
+			case q.table.Has(j.ID):
 				if q.table.Further(*j) {
 					added++
 				}
-				continue
-			}
-			if !q.window.takes(int(j.Priority), q.table.Waiting()) && !q.table.Decides(*j) {
+			case !other && !q.window.takes(int(j.Priority), q.table.Waiting()) && !q.table.Decides(*j):
 				q.window.leaveOld(int(j.Priority))
-			} else if q.table.Add(*j) {
+			case q.table.Add(*j):
 				added++
 			}
 		case q.table.Has(j.ID): // taken over by the peer, or given to it
-			if worker, done, of := q.table.Holder(j.ID); worker == "" || done < of/2 {
-				q.remove(j.ID) // the peer computes it; of what is half done one run more is the lesser waste
+			if worker, done, of := q.table.Holder(j.ID); worker == "" || done < of/2 || !q.table.Knows(*j) {
+				q.left(j.ID) // the peer computes it; of what is half done one run more is the lesser waste
 			}
-		default:
-			q.remove(j.ID) // from the page that is being read
-			q.early.note(j.ID)
 		}
 	}
 	q.available(added)
@@ -114,22 +112,15 @@ func (q *Queue) GiveAway(ctx context.Context, to string, most int) ([]jobs.ID, e
 		least = stealLeast
 		most = min(most, q.table.Waiting()/2)
 	}
+	way := q.crossing.begin()
+	defer way.end()
 	ids := q.table.Spare(most, least)
-	if q.window.gone != nil {
-		for _, id := range ids {
-			q.window.gone[id] = struct{}{}
-		}
-	}
+	q.crossing.spare(ids)
 	q.mu.Unlock()
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	moved, err := q.store.GiveAway(ctx, ids, to)
-	q.mu.Lock()
-	for _, id := range moved { // a page that was read meanwhile may have brought them back
-		q.remove(id)
-	}
-	q.mu.Unlock()
 	if len(moved) < len(ids) {
 		q.takeBack(context.WithoutCancel(ctx), ids, moved)
 	}
@@ -149,12 +140,13 @@ func (q *Queue) takeBack(ctx context.Context, ids, moved []jobs.ID) {
 		if gone[id] {
 			continue
 		}
+		q.crossing.unspare(id)
 		j, found, err := q.store.Job(ctx, id)
-		q.mu.Lock()
+		q.lockToEnter()
 		switch {
 		case err != nil:
 			q.window.leaveOld(jobs.MaxPriority) // it is found on the disk later
-		case found && !j.Ended() && j.Home == q.node && q.table.Add(j):
+		case found && !j.Ended() && j.Home == q.node && q.mayEnter(&j) && q.table.Add(j):
 			q.available(1)
 		}
 		q.mu.Unlock()
@@ -170,48 +162,37 @@ func (q *Queue) takeOver(ctx context.Context, c jobs.Capacity) ([]jobs.ID, error
 	}
 	q.taking.Lock()
 	defer q.taking.Unlock()
-	taken, err := q.store.TakeOver(ctx, from, c)
-	if err != nil {
-		return nil, fmt.Errorf("take over jobs of node %s: %w", from, err)
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	var ids []jobs.ID
-	for _, j := range taken {
-		if q.table.Add(j) {
-			ids = append(ids, j.ID)
+	for {
+		ids, more, err := q.takeSome(ctx, from, c)
+		if len(ids) > 0 || !more || err != nil {
+			return ids, err
 		}
 	}
-	q.takenOver.Add(int64(len(ids)))
-	return ids, nil
 }
 
-// early remembers the last jobs that the peer ended or took before this node
-// had entered them into its table: between the commit of a new job and that
-// there is room for the peer's word on it, if one key came to both nodes.
-type early struct {
-	known map[jobs.ID]struct{}
-	ring  []jobs.ID
-	next  int
-}
-
-const maxEarly = 4096
-
-func (e *early) note(id jobs.ID) {
-	if e.known == nil {
-		e.known, e.ring = map[jobs.ID]struct{}{}, make([]jobs.ID, maxEarly)
+// takeSome returns those that entered the table, and whether it took others, that
+// have ended meanwhile.
+func (q *Queue) takeSome(ctx context.Context, from string, c jobs.Capacity) (ids []jobs.ID, more bool, err error) {
+	way := q.crossing.begin()
+	defer way.end()
+	some, err := q.store.TakeOver(ctx, from, c)
+	if err != nil {
+		return nil, false, fmt.Errorf("take over jobs of node %s: %w", from, err)
 	}
-	if _, ok := e.known[id]; ok {
-		return
+	q.lockToEnter()
+	defer q.mu.Unlock()
+	more = len(some) > 0
+	for i := range some {
+		if q.mayEnter(&some[i]) {
+			if q.enter(some[i]) {
+				ids = append(ids, some[i].ID)
+			}
+		} else if q.crossing.of(some[i].ID) == wordLost { // the disk has it, and no more need follow
+			more = false
+		}
 	}
-	delete(e.known, e.ring[e.next])
-	e.ring[e.next], e.next = id, (e.next+1)%maxEarly
-	e.known[id] = struct{}{}
-}
-
-func (e *early) has(id jobs.ID) bool {
-	_, ok := e.known[id]
-	return ok
+	q.takenOver.Add(int64(len(some)))
+	return ids, more, nil
 }
 
 // hungry reports whether a worker waits and nothing is here for it; mu is held.

@@ -53,6 +53,9 @@ type Queue struct {
 	lost       []loss     // not yet in the rows; the loop's
 	backing    sync.Mutex // one look at backs at a time
 
+	crossing *crossing
+	between  func() // of tests: called between the store and the table
+
 	stopping chan struct{} // closed by stop: waits end
 	stopOnce sync.Once
 	refill   chan struct{} // capacity 1: the window wants a page
@@ -65,7 +68,6 @@ type Queue struct {
 	waiters int              // calls that wait for it
 	stepped time.Time        // the last step
 	window  window
-	early   early
 	barred  bool       // no lease yet: the peer's jobs are not here
 	backs   []takeBack // jobs that were taken back, of which their rows do not know yet
 
@@ -86,7 +88,7 @@ func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger
 		node: cfg.Name, advertise: cfg.Advertise, store: s, now: now, log: log, cache: c, checkpoint: cfg.CheckpointInterval,
 		stopping: make(chan struct{}), refill: make(chan struct{}, 1),
 		table: lease.New(s.Boot()), workers: map[string]*seen{},
-		window: newWindow(maxWindow, windowPage),
+		window: newWindow(maxWindow, windowPage), crossing: newCrossing(cfg.Name),
 	}
 	q.pair = peersync.New(peersync.Config{
 		Node: cfg.Name, Cluster: cfg.Cluster, Join: cfg.Join, API: cfg.Advertise, Muted: cfg.GossipMuted,
@@ -114,12 +116,15 @@ func (q *Queue) Enqueue(ctx context.Context, batch []jobs.Job, ack jobs.Ack) ([]
 		subs[i], ids[i] = q.remembered(j), j.ID
 	}
 	w := q.pair.Expect(ids) // before the commit: the peer may confirm before that returns
+	way := q.crossing.begin()
 	out, err := q.store.Enqueue(ctx, subs)
 	if err != nil {
+		way.end()
 		q.pair.Cancel(w)
 		return nil, err
 	}
 	q.add(out)
+	way.end()
 	q.confirm(ctx, w, out, ack)
 	return out, nil
 }
@@ -141,7 +146,7 @@ func (q *Queue) remembered(j jobs.Job) store.Submission {
 
 // add takes new jobs into the window, or leaves them to the disk if it is full.
 func (q *Queue) add(out []jobs.Outcome) {
-	q.mu.Lock()
+	q.lockToEnter()
 	defer q.mu.Unlock()
 	added, fresh, done := 0, 0, 0
 	for i := range out {
@@ -154,8 +159,7 @@ func (q *Queue) add(out []jobs.Outcome) {
 			done++
 			continue
 		}
-		if o.Job.ID.Keyed() && q.early.has(o.Job.ID) { // read from the disk, if it is ours after all
-			q.window.leaveOld(int(o.Job.Priority))
+		if !q.mayEnter(&o.Job) {
 			continue
 		}
 		if !q.window.takes(int(o.Job.Priority), q.table.Waiting()) && !q.table.Decides(o.Job) {
@@ -365,7 +369,7 @@ func (q *Queue) Cancel(ctx context.Context, ids []jobs.ID, purge bool, ack jobs.
 			continue
 		}
 		out[i] = jobs.Outcome{Job: e.Job, Existed: true, LSeq: e.LSeq}
-		q.remove(ids[i])
+		q.ended(&e.Job)
 	}
 	q.mu.Unlock()
 	for i := range out {

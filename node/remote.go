@@ -72,11 +72,49 @@ func (q *Queue) adopt(ctx context.Context, w jobs.Worker, batch []jobs.Report) (
 	}
 
 	verdicts := map[int]jobs.Verdict{}
-	refs := map[jobs.ID]jobs.LeaseRef{}
+	theirs, err := q.adoptHere(ctx, w, batch, strays, verdicts)
+	if err != nil {
+		return nil, err
+	}
+	var saved []store.Fact
+	asked := 0
+	for i, j := range theirs {
+		r := &batch[i]
+		v := jobs.Kept // the peer is silent, and not dead so far: that is soon known
+		if asked < maxAsked && q.pair.Connected() {
+			asked++
+			if v, err = q.verdictThere(ctx, w, j); err != nil {
+				asked = maxAsked
+			}
+		}
+		verdicts[i] = v
+		if v != jobs.Withdrawn && r.Progress.Done > j.Start().Done {
+			saved = append(saved, store.Fact{ID: r.ID, Apply: func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
+				if !r.Of(j) || j.Restarts > 0 {
+					return j, false
+				}
+				return j.Advance(r.Progress)
+			}})
+		}
+	}
+	if len(saved) > 0 {
+		if _, err := q.store.Record(ctx, saved); err != nil {
+			return nil, fmt.Errorf("store progress of the peer's jobs that worker %s reported: %w", w.Key(), err)
+		}
+	}
+	return verdicts, nil
+}
+
+// adoptHere is adopt for the jobs that are ours, or a dead peer's. It returns
+// those of the living peer, by their places in the batch.
+func (q *Queue) adoptHere(ctx context.Context, w jobs.Worker, batch []jobs.Report, strays []int, verdicts map[int]jobs.Verdict) (map[int]jobs.Job, error) {
+	way := q.crossing.begin()
+	defer way.end()
+	at := map[jobs.ID]int{}
+	theirs := map[int]jobs.Job{}
 	var free []jobs.Job
 	var left []jobs.ID
-	var saved []store.Fact
-	dead, asked := q.pair.MayTakeOver(), 0
+	dead := q.pair.MayTakeOver()
 	for _, i := range strays {
 		r := &batch[i]
 		j, found, err := q.store.Job(ctx, r.ID)
@@ -93,26 +131,11 @@ func (q *Queue) adopt(ctx context.Context, w jobs.Worker, batch []jobs.Report) (
 		case j.Restarts > 0 && (j.Home == q.node || j.Home == dead): // whether it began before that is not known
 			verdicts[i] = jobs.Lost
 		case j.Home == q.node:
-			refs[r.ID], free = r.LeaseRef, append(free, j)
+			at[r.ID], free = i, append(free, j)
 		case j.Home == dead:
-			refs[r.ID], left = r.LeaseRef, append(left, r.ID)
+			at[r.ID], left = i, append(left, r.ID)
 		default:
-			v := jobs.Kept // the peer is silent, and not dead so far: that is soon known
-			if asked < maxAsked && q.pair.Connected() {
-				asked++
-				if v, err = q.verdictThere(ctx, w, j); err != nil {
-					asked = maxAsked
-				}
-			}
-			verdicts[i] = v
-			if v != jobs.Withdrawn && r.Progress.Done > j.Start().Done {
-				saved = append(saved, store.Fact{ID: r.ID, Apply: func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
-					if !r.Of(j) || j.Restarts > 0 {
-						return j, false
-					}
-					return j.Advance(r.Progress)
-				}})
-			}
+			theirs[i] = j
 		}
 	}
 	if len(left) > 0 {
@@ -123,18 +146,18 @@ func (q *Queue) adopt(ctx context.Context, w jobs.Worker, batch []jobs.Report) (
 		q.takenOver.Add(int64(len(taken)))
 		free = append(free, taken...)
 	}
-	if len(saved) > 0 {
-		if _, err := q.store.Record(ctx, saved); err != nil {
-			return nil, fmt.Errorf("store progress of the peer's jobs that worker %s reported: %w", w.Key(), err)
+	q.lockToEnter()
+	defer q.mu.Unlock()
+	for i := range free {
+		j := &free[i]
+		if q.mayEnter(j) {
+			q.enter(*j) // it may wait on the disk
+			q.table.Adopt(q.now(), batch[at[j.ID]].LeaseRef, w.Key(), ttlOf(w))
+		} else if q.crossing.of(j.ID) != wordGone { // whose it is is soon known
+			verdicts[at[j.ID]] = jobs.Kept
 		}
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, j := range free {
-		q.table.Add(j) // it may wait on the disk
-		q.table.Adopt(q.now(), refs[j.ID], w.Key(), ttlOf(w))
-	}
-	return verdicts, nil
+	return theirs, nil
 }
 
 // verdictThere asks the living peer, whose job it is, whether the worker may go

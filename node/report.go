@@ -87,6 +87,7 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				verdicts[i] = jobs.Lost
 				continue
 			}
+			q.table.Renew(now, r.LeaseRef, reached, r.Rate)                                               // the lease lasts while the value is written
 			if work := q.table.Work(r.ID); stands && work.V1 == r.V1 && work.Iterations == r.Iterations { // else it is no word on this job
 				q.audit.segment(w.Key(), r, reached, work.Keep)
 			}
@@ -170,20 +171,20 @@ func (q *Queue) settle(w jobs.Worker, batch []jobs.Report, effects []store.Effec
 		}
 		switch {
 		case !e.Found:
+			verdicts[of[n]] = jobs.Lost // and if the table has the job, it has come since
+		case !e.Job.Purged && !r.Of(e.Job): // it has become other work
 			verdicts[of[n]] = jobs.Lost
-			q.remove(r.ID)
-		case !e.Job.Purged && !r.Of(e.Job): // it has become other work, and the table learns of it by itself
-			verdicts[of[n]] = jobs.Lost
+			q.otherWork(&e.Job)
 		case e.Job.Rank == jobs.Cancelled || e.Job.Purged:
 			verdicts[of[n]] = jobs.Withdrawn
-			q.remove(r.ID)
+			q.ended(&e.Job)
 		case e.Job.Ended():
 			if e.Changed && e.Job.Rank == jobs.Completed {
 				done++
 				q.audit.completed(w.Key(), r.ID, r.Progress.Value, from[of[n]])
 				q.meter.iterations.Add(e.Job.Iterations - max(q.table.Done(r.ID), 1))
 			}
-			q.remove(r.ID)
+			q.ended(&e.Job)
 		case q.outdated(e.Job):
 			verdicts[of[n]] = jobs.Lost
 		case r.Kind == jobs.ReportHandBack:

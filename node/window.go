@@ -30,8 +30,6 @@ type window struct {
 	above  int         // the highest priority left to the disk above place, noPriority if none
 	missed uint64      // counts jobs left to the disk
 	left   int         // the highest priority left while a page is read
-
-	gone map[jobs.ID]struct{} // ended while a page is read, nil if none is
 }
 
 // newWindow returns a window that knows nothing: all may wait on the disk.
@@ -97,25 +95,37 @@ func (q *Queue) fillWindow(ctx context.Context) error {
 			return nil
 		}
 		w.behind = !closing
-		w.gone, w.left = map[jobs.ID]struct{}{}, noPriority
+		w.left = noPriority
 		place, missed := w.next(), w.missed
 		q.mu.Unlock()
 
+		way := q.crossing.begin()
 		page, end, err := q.store.Open(ctx, q.node, place, w.page)
 
-		q.mu.Lock()
-		gone := w.gone
-		w.gone = nil
+		q.lockToEnter()
 		if err != nil {
 			w.behind = true
 			q.mu.Unlock()
+			way.end()
 			return fmt.Errorf("read waiting jobs: %w", err)
 		}
-		added := 0
-		for _, j := range page {
-			if _, ended := gone[j.ID]; !ended && q.table.Add(j) {
-				added++
+		added, lost := 0, false
+		for i := range page {
+			switch q.crossing.of(page[i].ID) {
+			case wordLost:
+				lost = true
+			case wordNone, wordBack:
+				if q.table.Add(page[i]) {
+					added++
+				}
 			}
+		}
+		way.end()
+		if lost { // the page is read again, later
+			w.behind = true
+			q.available(added)
+			q.mu.Unlock()
+			return nil
 		}
 		w.read(end)
 		if len(page) < w.page { // the end of the disk, but for what was left meanwhile
@@ -125,13 +135,4 @@ func (q *Queue) fillWindow(ctx context.Context) error {
 		q.available(added)
 		q.mu.Unlock()
 	}
-}
-
-// remove takes a job that has ended out of the table, and out of the page that
-// is being read. q.mu is held.
-func (q *Queue) remove(id jobs.ID) {
-	if q.window.gone != nil {
-		q.window.gone[id] = struct{}{}
-	}
-	q.table.Remove(id)
 }

@@ -18,12 +18,23 @@ import (
 // smallQueue returns a queue whose window is so small that jobs wait on the disk.
 func smallQueue(t *testing.T) *Queue {
 	t.Helper()
-	s, err := store.Open(t.Context(), t.TempDir(), store.Options{Node: "a", DSN: "&_pragma=synchronous(OFF)"}) // no power is lost here
+	return smallQueueOn(t, func() {})
+}
+
+// smallQueueOn is smallQueue, and calls stamped in each transaction, before its
+// commit.
+func smallQueueOn(t *testing.T, stamped func()) *Queue {
+	t.Helper()
+	cfg := Default()
+	cfg.Name = "a"
+	h := &hook{}
+	s, err := store.Open(t.Context(), t.TempDir(), store.Options{Node: cfg.Name, OnStamp: func(changed []jobs.Changed) { stamped(); h.stamped(changed) }, OnCommit: h.committed, DSN: "&_pragma=synchronous(OFF)"}) // no power is lost here
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	q := newQueue(Default(), s, time.Now, slog.New(slog.DiscardHandler), newCache(100), nil)
+	q := newQueue(cfg, s, time.Now, slog.New(slog.DiscardHandler), newCache(100), nil)
+	h.queue, h.pair = q, q.pair
 	q.window = newWindow(6, 3)
 	return q
 }

@@ -47,6 +47,9 @@ type Config struct {
 type Host interface {
 	// Load returns how busy the node is. It must not block.
 	Load() Load
+	// Arriving is told before rows of the peer are committed; what it returns is
+	// called when they were told, or none came.
+	Arriving() (over func())
 	// Arrived is told of rows that came from the peer, after their commit.
 	Arrived(changed []jobs.Changed)
 	// Find returns a job as this node sees it, without asking its peer.
@@ -449,6 +452,7 @@ func (e *Engine) Take(ctx context.Context, req Request, reply Reply) error {
 			return err
 		}
 	}
+	defer e.host.Arriving()()
 	changed, err := e.store.Receive(ctx, c)
 	now := e.now()
 	e.mu.Lock()
@@ -483,6 +487,7 @@ func (e *Engine) Take(ctx context.Context, req Request, reply Reply) error {
 // TakeCopies commits rows that the peer sent by gossip. They confirm nothing
 // and move no cursor.
 func (e *Engine) TakeCopies(ctx context.Context, boot jobs.ID, rows []jobs.Row) error {
+	defer e.host.Arriving()()
 	changed, ignored, err := e.store.ReceiveCopies(ctx, boot, rows)
 	e.mu.Lock()
 	e.count.copiesIn += int64(len(rows) - ignored)

@@ -214,6 +214,7 @@ type stubHost struct {
 }
 
 func (h *stubHost) Load() Load             { return Load{Waiting: 7} }
+func (h *stubHost) Arriving() func()       { return func() {} }
 func (h *stubHost) Arrived([]jobs.Changed) {}
 func (h *stubHost) Find(_ context.Context, id jobs.ID) (jobs.View, bool, error) {
 	if h.job == nil || h.job.ID != id {

@@ -390,10 +390,12 @@ func (w *comparison) mend(ctx context.Context, m *mending, of jobs.Settled) erro
 		}
 		w.recounted[0] = true
 	}
+	over := w.e.host.Arriving()
 	adopted, err := w.rows.Adopt(ctx, w.boot, m.adoptHere)
 	if len(adopted) > 0 {
 		w.e.host.Arrived(adopted)
 	}
+	over()
 	if err != nil {
 		return err
 	}

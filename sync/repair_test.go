@@ -28,7 +28,9 @@ const lap = 200 * time.Millisecond
 // quietHost is a node that does nothing.
 type quietHost struct{ arrived atomic.Int64 }
 
-func (h *quietHost) Load() Load                     { return Load{} }
+func (h *quietHost) Load() Load       { return Load{} }
+func (h *quietHost) Arriving() func() { return func() {} }
+
 func (h *quietHost) Arrived(changed []jobs.Changed) { h.arrived.Add(int64(len(changed))) }
 func (h *quietHost) Find(context.Context, jobs.ID) (jobs.View, bool, error) {
 	return jobs.View{}, false, nil

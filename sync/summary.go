@@ -150,10 +150,12 @@ func (e *Engine) summarize(ctx context.Context, rows Comparer, call *SummaryCall
 			return e.refuse(&Refusal{RefusedMalformed, err.Error()})
 		}
 	}
+	over := e.host.Arriving()
 	adopted, err := rows.Adopt(ctx, call.Boot, adopt)
 	if len(adopted) > 0 {
 		e.host.Arrived(adopted)
 	}
+	over()
 	if err != nil {
 		return err
 	}

@@ -154,6 +154,7 @@ func (g guarded) Raise(ctx context.Context, floor time.Time) error {
 type host struct{}
 
 func (host) Load() peersync.Load    { return peersync.Load{} }
+func (host) Arriving() func()       { return func() {} }
 func (host) Arrived([]jobs.Changed) {}
 func (host) Find(context.Context, jobs.ID) (jobs.View, bool, error) {
 	return jobs.View{}, false, errors.ErrUnsupported
