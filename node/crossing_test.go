@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	mathrand "math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -403,6 +404,54 @@ func TestCrossing_value_being_written(t *testing.T) {
 	}
 	if v := says(t, c.Queue, far("w"), l, jobs.ReportValue, l.Iterations, jobs.Value{1}); v != jobs.Kept || *c.in != nil {
 		t.Errorf("the value is %v, want kept", v)
+	}
+}
+
+// TestCrossing_value_of_another: who guesses the number of a lease does not keep it
+// alive, with a value that is none.
+func TestCrossing_value_of_another(t *testing.T) {
+	c := newCrossed(t, maxWords)
+	at := time.Now()
+	c.Queue.now = func() time.Time { return at }
+	c.ours()
+	l, _ := leaseTo(t, c.Queue, far("dead"))
+	guessed := l
+	guessed.V1 = jobs.Value{}
+	at = at.Add(leaseTTL - time.Second)
+	if v := says(t, c.Queue, far("w"), guessed, jobs.ReportValue, l.Iterations, jobs.Value{1}); v != jobs.Lost {
+		t.Errorf("a value of other work is %v, want lost", v)
+	}
+	if lost := c.table.Expire(at.Add(2 * time.Second)); len(lost) != 1 {
+		t.Error("the lease of a dead worker goes on")
+	}
+}
+
+// TestCrossing_wakes_others: what was taken over may be more than one worker takes.
+func TestCrossing_wakes_others(t *testing.T) {
+	c := newCrossed(t, maxWords)
+	c.theirs()
+	c.theirs()
+	got := make(chan int, 1)
+	go func() {
+		l, _ := c.Lease(t.Context(), far("waits"), jobs.Capacity{Jobs: 2, Iterations: 1, Wait: jobs.MaxWait})
+		got <- len(l)
+	}()
+	for waiting := 0; waiting == 0; {
+		c.mu.Lock()
+		waiting = c.waiters
+		c.mu.Unlock()
+		runtime.Gosched()
+	}
+	if ids, _, err := c.takeSome(t.Context(), "b", jobs.Capacity{Jobs: 2, Iterations: math.MaxUint64}); err != nil || len(ids) != 2 {
+		t.Fatal(ids, err)
+	}
+	select {
+	case n := <-got:
+		if n == 0 {
+			t.Error("a worker that waits got nothing")
+		}
+	case <-time.After(jobs.MaxWait / 2):
+		t.Error("a worker waits on, and two jobs wait for one")
 	}
 }
 

@@ -197,6 +197,30 @@ func TestLost_counts_over_take_over(t *testing.T) {
 	}
 }
 
+// TestFailure_is_tried_again_where_all_others_are_busy: one that could try has
+// enough to do for days.
+func TestFailure_is_tried_again_where_all_others_are_busy(t *testing.T) {
+	a := newAlone(t)
+	put(t, a.Queue, 2, 0)
+	busy, _ := leaseTo(t, a.Queue, far("busy"))
+	l, _ := leaseTo(t, a.Queue, far("w"))
+	if v := says(t, a.Queue, far("w"), l, jobs.ReportFailure, 0, jobs.Value{}); v != jobs.Kept {
+		t.Fatalf("verdict %d on a failure", v)
+	}
+	for at := time.Duration(0); at < time.Minute; at += 5 * time.Second {
+		if next, ok := leaseTo(t, a.Queue, far("w")); ok {
+			t.Fatalf("after %v, with another worker there: %+v", at, next)
+		}
+		a.step(5 * time.Second)
+		if v := says(t, a.Queue, far("busy"), busy, jobs.ReportProgress, 50, jobs.Value{5}); v != jobs.Kept {
+			t.Fatalf("verdict %d on progress", v)
+		}
+	}
+	if next, ok := leaseTo(t, a.Queue, far("w")); !ok || next.ID != l.ID {
+		t.Errorf("after a minute in which nobody took it the job is not to be had: %+v, %t", next, ok)
+	}
+}
+
 // TestFailure_is_tried_elsewhere and fails the job with its reason when as many
 // workers as may have said so.
 func TestFailure_is_tried_elsewhere(t *testing.T) {

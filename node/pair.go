@@ -191,6 +191,9 @@ func (q *Queue) takeSome(ctx context.Context, from string, c jobs.Capacity) (ids
 			more = false
 		}
 	}
+	if len(ids) > 1 { // more than who asks may take
+		q.available(len(ids))
+	}
 	q.takenOver.Add(int64(len(some)))
 	return ids, more, nil
 }

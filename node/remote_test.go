@@ -133,6 +133,27 @@ func TestRemote_a_silent_workers_lease_ends(t *testing.T) {
 	}
 }
 
+// TestRemote_a_silent_workers_lease_ends_where_the_loop_is_slow: the loop comes
+// so late, each time, that this process might have slept.
+func TestRemote_a_silent_workers_lease_ends_where_the_loop_is_slow(t *testing.T) {
+	a := newAlone(t)
+	put(t, a.Queue, 2, 0)
+	silent, _ := leaseTo(t, a.Queue, far("1"))
+	l, _ := leaseTo(t, a.Queue, far("2"))
+	for range 8 {
+		a.at = a.at.Add(slept + time.Second)
+		if err := a.Queue.step(t.Context(), a.at); err != nil {
+			t.Fatal(err)
+		}
+		if v := says(t, a.Queue, far("2"), l, jobs.ReportProgress, 50, jobs.Value{5}); v != jobs.Kept {
+			t.Fatalf("verdict %d on a lease that was renewed in time", v)
+		}
+	}
+	if next, ok := leaseTo(t, a.Queue, far("2")); !ok || next.ID != silent.ID {
+		t.Errorf("24 s after its worker fell silent a job is not to be had: %+v, %t", next, ok)
+	}
+}
+
 func TestRemote_the_nodes_own_worker_has_no_deadline(t *testing.T) {
 	a := newAlone(t)
 	put(t, a.Queue, 1, 0)

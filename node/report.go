@@ -62,7 +62,8 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 	q.saw(now, w)
 	for i := range batch {
 		r := &batch[i]
-		if holder, _, _ := q.table.Holder(r.ID); r.Kind != jobs.ReportValue && holder != w.Key() && q.table.Holds(r.LeaseRef) {
+		holder, _, _ := q.table.Holder(r.ID)
+		if r.Kind != jobs.ReportValue && holder != w.Key() && q.table.Holds(r.LeaseRef) {
 			verdicts[i] = jobs.Lost // the number of a lease is easily guessed
 			continue
 		}
@@ -87,7 +88,9 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				verdicts[i] = jobs.Lost
 				continue
 			}
-			q.table.Renew(now, r.LeaseRef, reached, r.Rate)                                               // the lease lasts while the value is written
+			if holder == w.Key() { // its lease lasts while the value is written
+				q.table.Renew(now, r.LeaseRef, reached, r.Rate)
+			}
 			if work := q.table.Work(r.ID); stands && work.V1 == r.V1 && work.Iterations == r.Iterations { // else it is no word on this job
 				q.audit.segment(w.Key(), r, reached, work.Keep)
 			}
@@ -110,7 +113,7 @@ func (q *Queue) take(w jobs.Worker, batch []jobs.Report, verdicts []jobs.Verdict
 				verdicts[i] = jobs.Lost
 				continue
 			}
-			if q.table.Failed(r.LeaseRef, jobs.MaxFailures) { // tried again, elsewhere where there is another worker
+			if q.table.Failed(now, r.LeaseRef, jobs.MaxFailures) { // tried again, elsewhere where there is another worker
 				q.available(1)
 				q.log.Debug("a worker could not compute a job, it is tried again", "worker", w.Key(), "job", r.ID, "err", r.Err)
 				continue

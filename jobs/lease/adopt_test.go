@@ -33,6 +33,7 @@ func TestTable_adopts_a_waiting_job_under_the_fence_it_had(t *testing.T) {
 		t.Errorf("Expire() at the deadline = %v, want none", lost)
 	}
 	tab.Pardon(now.Add(time.Hour))
+	tab.Pardon(now.Add(time.Hour + time.Second)) // it was not renewed since
 	if lost := tab.Expire(now.Add(time.Hour + time.Second)); len(lost) != 0 {
 		t.Errorf("Expire() after Pardon() = %v, want none", lost)
 	}

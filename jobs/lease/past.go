@@ -2,6 +2,7 @@ package lease
 
 import (
 	"slices"
+	"time"
 
 	"workmanager/jobs"
 )
@@ -16,11 +17,16 @@ type Claim struct {
 // past is what a table remembers of the earlier leases of a job, if there is
 // anything to remember: most jobs have one lease and none of this.
 type past struct {
-	trail  []Claim  // by whom and from where the job came to its start, the oldest first; at most maxTrail
-	cut    []string // whose older claims were dropped
-	failed []string // who said that it cannot be computed, once a time
-	anew   bool     // it goes on from below its checkpoint, which is not trusted
+	trail  []Claim   // by whom and from where the job came to its start, the oldest first; at most maxTrail
+	cut    []string  // whose older claims were dropped
+	failed []string  // who said that it cannot be computed, once a time
+	at     time.Time // when one said so last
+	anew   bool      // it goes on from below its checkpoint, which is not trusted
 }
+
+// shunned is how long a job that failed at a worker is left to others. They may
+// have enough to do for days, and then it is tried again where it failed.
+const shunned = time.Minute
 
 // maxTrail bounds the claims kept of one job, 160 bytes each.
 const maxTrail = 8
@@ -51,21 +57,21 @@ func (e *entry) claim() {
 // Failed notes that the holder says that the job cannot be computed. Below most
 // times the job waits again, for another worker where there is one, and Failed
 // returns true. Else the lease stands, and the job should fail.
-func (t *Table) Failed(ref jobs.LeaseRef, most int) bool {
+func (t *Table) Failed(now time.Time, ref jobs.LeaseRef, most int) bool {
 	e := t.held(ref)
 	if e == nil || e.past != nil && len(e.past.failed)+1 >= most || most <= 1 {
 		return false
 	}
 	p := e.noted()
-	p.failed = append(p.failed, e.holder)
+	p.failed, p.at = append(p.failed, e.holder), now
 	t.release(e)
 	return true
 }
 
 // shuns reports whether the worker should leave the job to others: it failed
-// here, and there are live workers that have not tried.
-func (t *Table) shuns(e *entry, worker string) bool {
-	if e.past == nil || !slices.Contains(e.past.failed, worker) {
+// here a short while ago, and there are live workers that have not tried.
+func (t *Table) shuns(now time.Time, e *entry, worker string) bool {
+	if e.past == nil || now.Sub(e.past.at) >= shunned || !slices.Contains(e.past.failed, worker) {
 		return false
 	}
 	for name := range t.live {

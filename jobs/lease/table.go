@@ -28,6 +28,7 @@ type entry struct {
 	iterations uint64
 	start      jobs.Progress // where the next lease begins
 	priority   uint8
+	pardoned   bool // since the lease was last renewed
 	keep       uint16
 	createdAt  int64 // microseconds
 	attempts   uint32
@@ -157,7 +158,7 @@ func (t *Table) Grant(now time.Time, worker string, c jobs.Capacity, ttl time.Du
 	var aside []*entry // what this worker leaves to others
 	for len(leases) < c.Jobs && t.waiting.n > 0 && len(aside) < maxAside {
 		e := t.waiting.first(t.busy)
-		if t.shuns(e, worker) {
+		if t.shuns(now, e, worker) {
 			t.waiting.remove(e)
 			aside = append(aside, e)
 			continue
@@ -224,11 +225,15 @@ func (t *Table) Further(j jobs.Job) bool {
 }
 
 // Pardon pushes the deadlines of all leases out, as if each had been renewed
-// at now: for when nobody could have renewed one, since this process slept.
+// at now: for when nobody could have renewed one, since this process slept. A
+// lease is pardoned once between two renewals: if this process is slow, and seems
+// to sleep all the time, those of dead workers end all the same.
 func (t *Table) Pardon(now time.Time) {
 	for _, held := range t.holders {
 		for _, e := range held {
-			e.deadline = now.Add(e.ttl)
+			if !e.pardoned {
+				e.deadline, e.pardoned = now.Add(e.ttl), true
+			}
 		}
 	}
 }
@@ -240,7 +245,7 @@ func (t *Table) hold(now time.Time, e *entry, worker string, ttl time.Duration, 
 	t.busy = t.busy.Add(e.need())
 	t.left[worker] = t.left[worker].Add(e.need())
 	e.holder, e.fence, e.ttl = worker, fence, ttl
-	e.deadline, e.progress, e.rate, e.saved = now.Add(ttl), e.start, 0, now
+	e.deadline, e.pardoned, e.progress, e.rate, e.saved = now.Add(ttl), false, e.start, 0, now
 	e.attempts++
 	if t.holders[worker] == nil {
 		t.holders[worker] = map[jobs.ID]*entry{}
@@ -266,7 +271,7 @@ func (t *Table) Renew(now time.Time, ref jobs.LeaseRef, p jobs.Progress, rate fl
 	if e == nil {
 		return false
 	}
-	e.deadline = now.Add(e.ttl)
+	e.deadline, e.pardoned = now.Add(e.ttl), false
 	if p.Done > e.progress.Done && p.Done < e.iterations {
 		t.advanced(e, p.Done-e.progress.Done)
 		e.progress = p
