@@ -235,11 +235,11 @@ func (q *Queue) ended(j *jobs.Job) {
 	}
 }
 
-// otherWork takes a job out of the table that is other work in its row, and
-// leaves that to the disk. q.mu is held.
-func (q *Queue) otherWork(j *jobs.Job) {
-	if q.table.Has(j.ID) && !q.table.Knows(*j) {
-		q.table.Remove(j.ID)
+// readAgain takes a job out of the table that is not there as its row is, and has
+// it read from the disk, if it is open and ours. q.mu is held.
+func (q *Queue) readAgain(id jobs.ID) {
+	if q.table.Has(id) {
+		q.table.Remove(id)
 		q.window.leaveOld(jobs.MaxPriority)
 	}
 }

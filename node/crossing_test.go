@@ -455,6 +455,62 @@ func TestCrossing_wakes_others(t *testing.T) {
 	}
 }
 
+// TestWindow_reads_what_is_missed: a job is nowhere, by a way that nobody knows.
+func TestWindow_reads_what_is_missed(t *testing.T) {
+	c := newCrossed(t, maxWords)
+	at := time.Now()
+	id := c.ours()
+	steps := func(d time.Duration) {
+		t.Helper()
+		for end := at.Add(d); at.Before(end); at = at.Add(stepInterval) {
+			if err := c.step(t.Context(), at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	steps(2 * missedAfter)
+	if c.window.behind {
+		t.Error("all is read again, and nothing was missed")
+	}
+	c.table.Remove(id)
+	steps(missedAfter - time.Second)
+	if got := c.leases(id); got != 0 {
+		t.Fatalf("the job was leased %d times before it was found", got)
+	}
+	steps(2 * time.Second)
+	if got := c.leases(id); got != 1 {
+		t.Errorf("the job was leased %d times, want 1", got)
+	}
+}
+
+func BenchmarkCrossing(b *testing.B) {
+	rows := make([]jobs.Changed, 1000)
+	for i := range rows {
+		rows[i] = jobs.Changed{Row: jobs.Row{Job: jobs.Job{ID: jobs.ID{byte(i >> 8), byte(i)}, Home: "a", Rank: jobs.Completed}}}
+	}
+	b.Run("passage", func(b *testing.B) {
+		c := newCrossing("a")
+		for b.Loop() {
+			way := c.begin()
+			c.of(jobs.ID{})
+			way.end()
+		}
+	})
+	for _, rank := range []jobs.Rank{jobs.Open, jobs.Completed} {
+		for i := range rows {
+			rows[i].Job.Rank = rank
+		}
+		b.Run("commit of 1000 "+rank.String(), func(b *testing.B) {
+			c := newCrossing("a")
+			for b.Loop() {
+				way := c.begin()
+				c.committed(rows)
+				way.end()
+			}
+		})
+	}
+}
+
 // TestCrossing_random lets everything happen at once that brings a job into the
 // table or ends it. No job is leased after its end was answered, none of the peer's
 // is in the table in the end, and none of ours is left out.

@@ -304,7 +304,7 @@ func (q *Queue) wantPage() {
 // step expires leases: each has lost a worker that said nothing. It returns
 // what the store says of that.
 func (q *Queue) step(ctx context.Context, now time.Time) error {
-	open := q.store.CountsOf(q.node).Remaining
+	open := q.store.CountsOf(q.node)
 	q.mu.Lock()
 	if !q.stepped.IsZero() && now.Sub(q.stepped) > slept {
 		q.table.Pardon(now)
@@ -316,7 +316,8 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 		restarts, _ := q.table.Restarts(id)
 		q.lost = append(q.lost, loss{q.table.Work(id), q.table.Attempts(id), restarts})
 	}
-	q.outlook(open)
+	q.outlook(open.Remaining)
+	q.lookForMissed(now, open.Open)
 	for key, s := range q.workers {
 		if now.Sub(s.at) > workerGone && q.table.LeasesOf(key) == 0 {
 			delete(q.workers, key)

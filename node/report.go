@@ -174,10 +174,13 @@ func (q *Queue) settle(w jobs.Worker, batch []jobs.Report, effects []store.Effec
 		}
 		switch {
 		case !e.Found:
-			verdicts[of[n]] = jobs.Lost // and if the table has the job, it has come since
+			verdicts[of[n]] = jobs.Lost
+			q.readAgain(r.ID) // if the table has it, it may have come since
 		case !e.Job.Purged && !r.Of(e.Job): // it has become other work
 			verdicts[of[n]] = jobs.Lost
-			q.otherWork(&e.Job)
+			if !q.table.Knows(e.Job) {
+				q.readAgain(r.ID)
+			}
 		case e.Job.Rank == jobs.Cancelled || e.Job.Purged:
 			verdicts[of[n]] = jobs.Withdrawn
 			q.ended(&e.Job)

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"workmanager/jobs"
 	"workmanager/jobs/store"
@@ -14,6 +15,8 @@ const (
 	// more room it has, up to double for the most urgent.
 	maxWindow  = 32768
 	windowPage = 4096
+	// missedAfter is how long an open job may be known to nobody.
+	missedAfter = time.Minute
 	// noPriority is below every priority.
 	noPriority = -1
 )
@@ -30,6 +33,8 @@ type window struct {
 	above  int         // the highest priority left to the disk above place, noPriority if none
 	missed uint64      // counts jobs left to the disk
 	left   int         // the highest priority left while a page is read
+
+	missing time.Time // since when more are open than there are here, zero if they are not
 }
 
 // newWindow returns a window that knows nothing: all may wait on the disk.
@@ -77,6 +82,27 @@ func (w *window) read(end store.Place) {
 	w.place = end
 	if w.left > end.Priority() {
 		w.above = max(w.above, w.left)
+	}
+}
+
+// lookForMissed looks whether open jobs are in neither the table nor the window, where
+// nobody would ever lease them. There is no way to that which is known; this is
+// for one that is not. Jobs that are entering seem to be missed for a moment, so
+// it must be so for as long as missedAfter; then all are read again. q.mu is held;
+// open is how many are open here.
+func (q *Queue) lookForMissed(now time.Time, open int64) {
+	w := &q.window
+	in := int64(q.table.Waiting() + q.table.Leased())
+	switch {
+	case w.behind || open <= in:
+		w.missing = time.Time{}
+	case w.missing.IsZero():
+		w.missing = now
+	case now.Sub(w.missing) >= missedAfter:
+		q.log.Warn("open jobs may be missing from the lease table, they are read again", "open", open, "known", in)
+		w.missing = time.Time{}
+		w.leaveOld(jobs.MaxPriority)
+		q.wantPage()
 	}
 }
 
