@@ -2,12 +2,16 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha512"
 	"fmt"
+	"log/slog"
 	"math"
 	mathrand "math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -286,6 +290,47 @@ func TestCrossing_given_away(t *testing.T) {
 	}
 }
 
+// TestCrossing_half_done: a worker goes on with a job that the peer has taken over.
+// When that worker is lost the job is the peer's alone, unless it has come back.
+func TestCrossing_half_done(t *testing.T) {
+	for fate, f := range map[string]struct {
+		befalls func(c crossed, id jobs.ID)
+		want    int
+	}{
+		"nothing": {func(crossed, jobs.ID) {}, 0},
+		"returns": {crossed.peerReturns, 1},
+		"taken over": {func(c crossed, _ jobs.ID) {
+			if _, _, err := c.takeSome(t.Context(), "b", jobs.Capacity{Jobs: 1, Iterations: 1}); err != nil {
+				t.Error(err)
+			}
+		}, 1},
+	} {
+		c := newCrossed(t, maxWords)
+		at := time.Now()
+		c.Queue.now = func() time.Time { return at }
+		id := c.ours()
+		l, _ := leaseTo(t, c.Queue, far("w"))
+		says(t, c.Queue, far("w"), l, jobs.ReportProgress, 900, jobs.Value{9})
+		c.peerHas(id)
+		if v := says(t, c.Queue, far("w"), l, jobs.ReportProgress, 910, jobs.Value{9}); v != jobs.Kept {
+			t.Errorf("%s: verdict %d on progress of a job that is half done, want kept", fate, v)
+		}
+		f.befalls(c, id)
+		at = at.Add(leaseTTL + time.Second)
+		for _, lost := range []time.Duration{0, time.Second} {
+			if err := c.step(t.Context(), at.Add(lost)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := c.leases(id); got != f.want {
+			t.Errorf("%s: a job of node %s was leased %d times when its worker was lost, want %d", fate, c.row(id).Home, got, f.want)
+		}
+		if j := c.row(id); int(j.Lost) != f.want {
+			t.Errorf("%s: %d workers of the job were lost, want %d", fate, j.Lost, f.want)
+		}
+	}
+}
+
 // TestCrossing_end_of_other_work: one key came with other data, and that came to
 // the table before the end of the work that was there before.
 func TestCrossing_end_of_other_work(t *testing.T) {
@@ -509,6 +554,52 @@ func BenchmarkCrossing(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkQueue is a job's way through the queue, in batches of 1000 jobs; cpu is
+// what that costs whatever else the machine does.
+func BenchmarkQueue(b *testing.B) {
+	cfg := Default()
+	h := &hook{}
+	s, err := store.Open(b.Context(), b.TempDir(), store.Options{Node: cfg.Name, OnStamp: h.stamped, OnCommit: h.committed, DSN: "&_pragma=synchronous(OFF)"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = s.Close() })
+	q := newQueue(cfg, s, time.Now, slog.New(slog.DiscardHandler), newCache(0), nil)
+	h.queue, h.pair = q, q.pair
+	if err := q.fillWindow(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	var before, after syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &before); err != nil {
+		b.Fatal(err)
+	}
+	w := jobs.Worker{Name: "w"}
+	for b.Loop() {
+		batch := make([]jobs.Job, 1000)
+		for i := range batch {
+			id, _ := jobs.NewID(time.Now(), rand.Reader)
+			if batch[i], err = jobs.New(id, jobs.Value(sha512.Sum512(id[:])), 1000, 0); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, err := q.Enqueue(b.Context(), batch, jobs.AckDefault); err != nil {
+			b.Fatal(err)
+		}
+		leases, _ := q.grant(w, jobs.Capacity{Jobs: len(batch), Iterations: 1 << 60})
+		reports := make([]jobs.Report, len(leases))
+		for i, l := range leases {
+			reports[i] = jobs.Report{LeaseRef: l.LeaseRef, V1: l.V1, Iterations: l.Iterations, Kind: jobs.ReportValue, Progress: jobs.Progress{Done: l.Iterations, Value: l.V1}}
+		}
+		if _, err := q.Report(b.Context(), w, reports); err != nil || len(leases) != len(batch) {
+			b.Fatal(len(leases), err)
+		}
+	}
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &after); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(after.Utime.Nano()+after.Stime.Nano()-before.Utime.Nano()-before.Stime.Nano())/float64(1000*b.N), "cpu-ns/job")
 }
 
 // TestCrossing_random lets everything happen at once that brings a job into the

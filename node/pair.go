@@ -77,7 +77,7 @@ func (q *Queue) Arrived(changed []jobs.Changed) {
 			}
 			switch {
 			case q.table.Has(j.ID):
-				if q.table.Further(*j) {
+				if q.enter(*j) {
 					added++
 				}
 			case !other && !q.window.takes(int(j.Priority), q.table.Waiting()) && !q.table.Decides(*j):
@@ -88,6 +88,8 @@ func (q *Queue) Arrived(changed []jobs.Changed) {
 		case q.table.Has(j.ID): // taken over by the peer, or given to it
 			if worker, done, of := q.table.Holder(j.ID); worker == "" || done < of/2 || !q.table.Knows(*j) {
 				q.left(j.ID) // the peer computes it; of what is half done one run more is the lesser waste
+			} else if is := q.crossing.of(j.ID); is == wordNone || is == wordGone {
+				q.table.LetGo(j.ID)
 			}
 		}
 	}

@@ -313,6 +313,9 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 	lost := q.table.Expire(now)
 	q.leasesLost.Add(int64(len(lost)))
 	for _, id := range lost {
+		if !q.table.Has(id) { // the peer's: it leases it
+			continue
+		}
 		restarts, _ := q.table.Restarts(id)
 		q.lost = append(q.lost, loss{q.table.Work(id), q.table.Attempts(id), restarts})
 	}

@@ -45,6 +45,41 @@ func TestTable_adopts_a_waiting_job_under_the_fence_it_had(t *testing.T) {
 	}
 }
 
+func TestTable_forgets_a_job_that_was_let_go_with_its_lease(t *testing.T) {
+	now := time.Now()
+	j := jobs.Job{ID: jobs.ID{2}, V1: jobs.Value{1}, Iterations: 1000, CreatedAt: now}
+	for _, ends := range []func(*Table, jobs.LeaseRef){
+		func(tab *Table, ref jobs.LeaseRef) { tab.HandBack(ref) },
+		func(tab *Table, ref jobs.LeaseRef) { tab.Failed(now, ref, 3) },
+		func(tab *Table, _ jobs.LeaseRef) { tab.Expire(now.Add(time.Hour)) },
+	} {
+		for _, back := range []bool{false, true} {
+			tab := New(jobs.ID{1})
+			tab.Add(j)
+			tab.LetGo(j.ID) // it waits, and that changes nothing
+			ref := tab.Grant(now, "w", jobs.Capacity{Jobs: 1, Iterations: 1}, time.Second)[0].LeaseRef
+			ends(tab, ref)
+			if !tab.Waits(j.ID) {
+				t.Fatal("a job that waited was let go")
+			}
+			tab.Remove(j.ID)
+			tab.Add(j)
+			ref = tab.Grant(now, "w", jobs.Capacity{Jobs: 1, Iterations: 1}, time.Second)[0].LeaseRef
+			tab.LetGo(j.ID)
+			if !tab.Renew(now, ref, jobs.Progress{Done: 50}, 0) {
+				t.Fatal("the lease of a job that was let go does not stand")
+			}
+			if back && tab.Add(j) {
+				t.Error("Add() of a job that is in the table = true")
+			}
+			ends(tab, ref)
+			if tab.Has(j.ID) != back || tab.Waits(j.ID) != back || tab.Leased() != 0 || tab.LeasesOf("w") != 0 || !back && tab.Remaining() != (jobs.Work{}) {
+				t.Errorf("back %v: the table has the job: %v, it waits: %v, %v iterations are left", back, tab.Has(j.ID), tab.Waits(j.ID), tab.Remaining())
+			}
+		}
+	}
+}
+
 func TestTable_takes_a_further_checkpoint_of_the_row(t *testing.T) {
 	now := time.Now()
 	at := func(done uint64) jobs.Job {

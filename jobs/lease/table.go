@@ -29,6 +29,7 @@ type entry struct {
 	start      jobs.Progress // where the next lease begins
 	priority   uint8
 	pardoned   bool // since the lease was last renewed
+	away       bool // the job is another node's, and goes with its lease
 	keep       uint16
 	createdAt  int64 // microseconds
 	attempts   uint32
@@ -93,10 +94,14 @@ func (t *Table) WaitingBy() (top int, by [jobs.MaxPriority + 1]int) {
 	return top, by
 }
 
-// Add makes an open job available. It returns false, and changes nothing, if
-// the table has the job already or the job has ended.
+// Add makes an open job available. It returns false if the table has the job
+// already, which then stays even if it was let go, or if the job has ended.
 func (t *Table) Add(j jobs.Job) bool {
-	if _, ok := t.entries[j.ID]; ok || j.Ended() {
+	if j.Ended() {
+		return false
+	}
+	if e := t.entries[j.ID]; e != nil {
+		e.away = false
 		return false
 	}
 	e := &entry{id: j.ID, v1: j.V1, iterations: j.Iterations, start: j.Start(), durable: j.Start().Done,
@@ -339,10 +344,22 @@ func (t *Table) HandBack(ref jobs.LeaseRef) bool {
 	return true
 }
 
+// LetGo says that a leased job is another node's now, and that its worker may go
+// on with it: when the lease ends by itself the table forgets the job.
+func (t *Table) LetGo(id jobs.ID) {
+	if e := t.entries[id]; e != nil {
+		e.away = e.holder != ""
+	}
+}
+
 // release puts a leased job back among the waiting, from its progress.
 func (t *Table) release(e *entry) {
 	e.claim()
 	t.letGo(e)
+	if e.away {
+		delete(t.entries, e.id)
+		return
+	}
 	e.start = e.progress
 	t.waiting.push(e)
 }
