@@ -34,6 +34,10 @@ type Effect struct {
 func (s *Store) Record(ctx context.Context, facts []Fact) ([]Effect, error) {
 	out := make([]Effect, len(facts))
 	err := s.write(ctx, len(facts), func(w *writer) error {
+		defer clear(w.near)
+		if err := w.lookAhead(facts); err != nil {
+			return err
+		}
 		for i, f := range facts {
 			r, found, changed, err := w.change(f.ID, func(j jobs.Job) (jobs.Job, bool) { return f.Apply(j, w.stamp) })
 			if err != nil {

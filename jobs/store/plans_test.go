@@ -24,8 +24,10 @@ func TestPlans(t *testing.T) {
 		"replace": {replaceSQL, byN},
 		"drop":    {dropSQL, byN},
 
-		"open":   {openSQL, "SEARCH jobs USING INDEX jobs_open (home=? AND priority=? AND created_at>?)"},
-		"oldest": {oldestOpenSQL, "SEARCH jobs USING COVERING INDEX jobs_open (home=? AND priority=?)"},
+		"open":       {openSQL, "SEARCH jobs USING INDEX jobs_open (home=? AND priority=? AND created_at>?)"},
+		"open_plain": {openPlainSQL, "SEARCH jobs USING INDEX jobs_open (home=? AND priority=? AND created_at>?)"},
+		"near":       {nearSQL, id},
+		"oldest":     {oldestOpenSQL, "SEARCH jobs USING COVERING INDEX jobs_open (home=? AND priority=?)"},
 
 		"results": {resultsSQL, "SEARCH jobs USING INDEX jobs_results (rseq>?)"},
 		"recent":  {recentSQL, "SEARCH jobs USING INDEX jobs_results (rseq>?)"},

@@ -114,7 +114,8 @@ func sameKept(a, b *jobs.Job) bool {
 type statements struct {
 	insertOpen, insertOpen8 *sql.Stmt
 	insertDone, insertDone8 *sql.Stmt
-	get, update, replace    *sql.Stmt
+	get, near               *sql.Stmt
+	update, replace         *sql.Stmt
 	saveCounts              *sql.Stmt
 	saveOwner, dropOwner    *sql.Stmt
 	receive, receive8       *sql.Stmt
@@ -135,7 +136,7 @@ func (w *writer) prepare(ctx context.Context) error {
 		{&w.logSize, "PRAGMA wal_checkpoint(NOOP)"}, {&w.moveLog, "PRAGMA wal_checkpoint(PASSIVE)"},
 		{&w.stmts.insertOpen, insertOpenSQL(node, 1)}, {&w.stmts.insertOpen8, insertOpenSQL(node, insertRows)},
 		{&w.stmts.insertDone, insertDoneSQL(node, 1)}, {&w.stmts.insertDone8, insertDoneSQL(node, insertRows)},
-		{&w.stmts.get, getSQL}, {&w.stmts.update, updateSQL}, {&w.stmts.replace, replaceSQL},
+		{&w.stmts.get, getSQL}, {&w.stmts.near, nearSQL}, {&w.stmts.update, updateSQL}, {&w.stmts.replace, replaceSQL},
 		{&w.stmts.saveCounts, saveCountsSQL}, {&w.stmts.saveOwner, saveOwnerSQL}, {&w.stmts.dropOwner, dropOwnerSQL},
 		{&w.stmts.receive, receiveSQL(1)}, {&w.stmts.receive8, receiveSQL(insertRows)},
 		{&w.stmts.receivePlain, receivePlainSQL(1)}, {&w.stmts.receivePlain8, receivePlainSQL(insertRows)},
@@ -157,6 +158,9 @@ const getSQL = `SELECT ` + rowColumns + ` FROM jobs WHERE id = ?`
 // is false if there is none.
 func (w *writer) get(id jobs.ID) (row, bool, error) {
 	if r, ok := w.cache[id]; ok {
+		return r, true, nil
+	}
+	if r, ok := w.near[id]; ok {
 		return r, true, nil
 	}
 	r, err := scanRow(w.stmts.get.QueryRowContext(context.Background(), id[:]))
@@ -269,6 +273,7 @@ func sameBirth(a, b *row) bool {
 
 // remember keeps a row that will change again, so that it need not be read.
 func (w *writer) remember(r row) {
+	delete(w.near, r.job.ID)
 	if r.job.Ended() || len(r.job.Rungs) > maxCachedRungs {
 		delete(w.cache, r.job.ID)
 		return
