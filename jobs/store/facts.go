@@ -34,7 +34,8 @@ type Effect struct {
 func (s *Store) Record(ctx context.Context, facts []Fact) ([]Effect, error) {
 	out := make([]Effect, len(facts))
 	err := s.write(ctx, len(facts), func(w *writer) error {
-		defer clear(w.near)
+		w.gathers = true
+		defer func() { w.gathers, w.ending = false, w.ending[:0]; clear(w.near) }()
 		if err := w.lookAhead(facts); err != nil {
 			return err
 		}
@@ -45,7 +46,7 @@ func (s *Store) Record(ctx context.Context, facts []Fact) ([]Effect, error) {
 			}
 			out[i] = Effect{Job: r.job, LSeq: r.lseq, Found: found, Changed: changed}
 		}
-		return nil
+		return w.flush()
 	})
 	if err != nil {
 		return nil, err

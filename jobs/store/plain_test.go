@@ -3,7 +3,9 @@ package store_test
 import (
 	"crypto/sha512"
 	"fmt"
+	"math"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -66,44 +68,81 @@ func mixed(t *testing.T, dir string) (*store.Store, []jobs.ID) {
 	return openIn(t, dir, opt), ids
 }
 
-// What is read in one go, and by few columns, is what would be read one by one.
+// What is read and written in one go is what it would be one by one.
 func TestRecord_many_is_as_one_by_one(t *testing.T) {
-	together, ids := mixed(t, t.TempDir())
-	apart, _ := mixed(t, t.TempDir())
-	var facts []store.Fact
 	complete := func(v byte) func(jobs.Job, store.Clock) (jobs.Job, bool) {
-		return func(j jobs.Job, at store.Clock) (jobs.Job, bool) { return j.Complete(jobs.Value{v}, at()) }
-	}
-	for i, id := range ids {
-		facts = append(facts, store.Fact{ID: id, Apply: complete(byte(i))})
-		switch i % 4 {
-		case 1: // the same job again, at once and behind others
-			facts = append(facts, store.Fact{ID: id, Apply: complete(99)}, store.Fact{ID: ids[i/2], Apply: complete(98)})
-		case 2:
-			facts = append(facts, store.Fact{ID: jobs.ID{1: byte(i)}, Apply: complete(97)})
-		}
-	}
-	for range 2 { // and when nothing is left to change
-		got, err := together.Record(t.Context(), facts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, f := range facts {
-			want, err := apart.Record(t.Context(), []store.Fact{f})
-			if err != nil {
-				t.Fatal(err)
+		return func(j jobs.Job, at store.Clock) (jobs.Job, bool) {
+			j.Attempts += uint32(v)
+			if v%4 == 0 {
+				j.GCAfter = at().Add(time.Duration(v) * time.Hour)
 			}
-			if !reflect.DeepEqual(got[i], want[0]) {
-				t.Errorf("fact %d of job %s: %+v together, %+v by itself", i, f.ID, got[i], want[0])
-			}
+			return j.Complete(jobs.Value{v}, at())
 		}
 	}
-	for _, id := range ids {
-		a, _, errA := together.Row(t.Context(), id)
-		b, _, errB := apart.Row(t.Context(), id)
-		if errA != nil || errB != nil || !reflect.DeepEqual(a, b) {
-			t.Errorf("job %s: %+v (%v) together, %+v (%v) by itself", id, a, errA, b, errB)
-		}
+	for name, more := range map[string]func(ids []jobs.ID, i int) []store.Fact{
+		"each once": func([]jobs.ID, int) []store.Fact { return nil },
+		"some again, and some that are not there": func(ids []jobs.ID, i int) []store.Fact {
+			switch i % 4 {
+			case 1: // the same job at once, and another behind others
+				return []store.Fact{{ID: ids[i], Apply: complete(99)}, {ID: ids[i/2], Apply: complete(98)}}
+			case 2:
+				return []store.Fact{{ID: jobs.ID{1: byte(i)}, Apply: complete(97)}}
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			together, ids := mixed(t, t.TempDir())
+			apart, _ := mixed(t, t.TempDir())
+			var facts []store.Fact
+			for i, id := range ids {
+				facts = append(facts, store.Fact{ID: id, Apply: complete(byte(i))})
+				facts = append(facts, more(ids, i)...)
+			}
+			for range 2 { // and when nothing is left to change
+				got, err := together.Record(t.Context(), facts)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, f := range facts {
+					want, err := apart.Record(t.Context(), []store.Fact{f})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !reflect.DeepEqual(got[i], want[0]) {
+						t.Errorf("fact %d of job %s: %+v together, %+v by itself", i, f.ID, got[i], want[0])
+					}
+				}
+			}
+			for _, id := range ids {
+				a, _, errA := together.Row(t.Context(), id)
+				b, _, errB := apart.Row(t.Context(), id)
+				if errA != nil || errB != nil || !reflect.DeepEqual(a, b) {
+					t.Errorf("job %s: %+v (%v) together, %+v (%v) by itself", id, a, errA, b, errB)
+				}
+			}
+			for _, q := range []func(*store.Store) (any, error){
+				func(s *store.Store) (any, error) { return s.CountsOf("a"), nil },
+				func(s *store.Store) (any, error) { // each with its right hash
+					rows, err := s.Standings(t.Context(), ids, jobs.Settled{Upto: math.MaxInt64})
+					if slices.ContainsFunc(rows, func(r jobs.Standing) bool { return r.Damaged }) {
+						t.Error("a row is damaged")
+					}
+					return rows, err
+				},
+				func(s *store.Store) (any, error) {
+					all, err := s.Results(t.Context(), jobs.ResultsQuery{Limit: 100})
+					return all.Results, err
+				},
+				func(s *store.Store) (any, error) { return s.Newest(t.Context(), "", 100) },
+			} {
+				a, errA := q(together)
+				b, errB := q(apart)
+				if errA != nil || errB != nil || !reflect.DeepEqual(a, b) {
+					t.Errorf("%+v (%v) together, %+v (%v) by itself", a, errA, b, errB)
+				}
+			}
+		})
 	}
 }
 

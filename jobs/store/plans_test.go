@@ -22,6 +22,7 @@ func TestPlans(t *testing.T) {
 		"get":     {getSQL, id},
 		"update":  {updateSQL, byN},
 		"replace": {replaceSQL, byN},
+		"end":     {endSQL, "SCAN 16-ROW VALUES CLAUSE; " + byN},
 		"drop":    {dropSQL, byN},
 
 		"open":       {openSQL, "SEARCH jobs USING INDEX jobs_open (home=? AND priority=? AND created_at>?)"},
