@@ -493,7 +493,7 @@ func TestReportReply_other(t *testing.T) {
 		`{"verdicts":["kept","withdrawn"],"nodes":[]}`, `{ "verdicts":["kept","withdrawn"],"nodes":[]}`, `{"nodes":[],"verdicts":["kept","withdrawn"]}`,
 		`{"verdicts":["kept","withdraw\u006e"]}`, `{"verdicts":["lost"],"nodes":null,"verdicts":["kept","withdrawn"],"x":1}`,
 	} {
-		if got, r, err := ReadReportReply([]byte(text), 2); err != nil || !slices.Equal(got, want) || r.Verdicts != nil {
+		if got, r, err := ReadReportReply([]byte(text), 2); err != nil || !slices.Equal(got, want) || r.Verdicts != nil || len(r.Nodes) != 0 {
 			t.Errorf("%s: %v, %+v, %v", text, got, r, err)
 		}
 	}
