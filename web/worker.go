@@ -239,7 +239,7 @@ func reportsOf(batch []api.Report) ([]jobs.Report, error) {
 func odd(r *jobs.Report) bool {
 	return jobs.CheckIterations(r.Iterations) != nil || len(r.Ticket) > maxTicket ||
 		r.Progress.Done > r.Iterations || r.Kind == jobs.ReportValue && r.Progress.Done != r.Iterations ||
-		r.RungsFrom < 0 || r.RungsFrom > jobs.MaxKeep || !(r.Rate >= 0 && r.Rate <= 1e15) ||
+		r.RungsFrom > jobs.MaxKeep || !(r.Rate >= 0 && r.Rate <= 1e15) ||
 		len(r.Err) > jobs.MaxErrBytes || r.Kind == jobs.ReportFailure && r.Err == ""
 }
 

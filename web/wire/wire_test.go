@@ -113,6 +113,26 @@ func refReadLeaseReply(text []byte) ([]jobs.Lease, api.LeaseReply, error) {
 	return leases, r, nil
 }
 
+// refReadReport is a report as encoding/json reads it, if all of it can be read.
+func refReadReport(r *api.Report) (out jobs.Report, err error) {
+	out = jobs.Report{Iterations: r.Iterations, Progress: jobs.Progress{Done: r.Done}, Rate: r.Rate, Err: r.Error, Ticket: r.Ticket, RungsFrom: r.RungsFrom}
+	out.Fence.N = r.Fence
+	var errs [5]error
+	out.ID, errs[0] = jobs.ParseID(r.ID)
+	out.Fence.Boot, errs[1] = jobs.ParseID(r.Boot)
+	out.V1, errs[2] = jobs.ParseValue(r.V1)
+	if r.Value != "" || r.Done > 0 {
+		out.Progress.Value, errs[3] = jobs.ParseValue(r.Value)
+	}
+	errs[4] = out.Rungs.UnmarshalText([]byte(r.Rungs))
+	kind := slices.Index([]string{"progress", "value", "failure", "hand_back"}, r.Kind)
+	if kind < 0 {
+		return out, fmt.Errorf("no kind %q", r.Kind)
+	}
+	out.Kind = jobs.ReportKind(kind)
+	return out, errors.Join(errs[:]...)
+}
+
 // marshal is json.Marshal of what cannot fail.
 func marshal(v any) []byte {
 	b, err := json.Marshal(v)
@@ -267,7 +287,8 @@ func FuzzAppend(f *testing.F) {
 }
 
 // FuzzRead: whatever a node answers, it is read as encoding/json reads it, and
-// refused with the same words. Text changes at one place, so that most stays.
+// refused with the same words; and so is what a worker reports, if it is read at
+// all. Text changes at one place, so that most stays.
 func FuzzRead(f *testing.F) {
 	for i := range uint64(20) {
 		w := newWorld(i)
@@ -279,9 +300,37 @@ func FuzzRead(f *testing.F) {
 			f.Add(text, uint16(i*40), uint8(0), []byte(" "), len(verdicts))
 			f.Add(text, uint16(i*40), uint8(i), []byte{}, len(verdicts))
 		}
+		batch, of := w.batch()
+		if i%2 == 0 {
+			_, batch, of = plainBatch(1 + int(i/5))
+		}
+		text := AppendReportRequest(nil, jobs.Worker{Name: "w1", Instance: "0a", Cores: 1}, batch, of)
+		for at := 0; at < len(text); at += 29 {
+			f.Add(text, uint16(at), uint8(at%3), []byte{byte('0' + at%10)}, 0)
+		}
+		for _, put := range []string{"1", "-", ".5", "e5", `"`, `\`, ",", "}", "]", "null", `,"rate":1`, `,"error":"x"`, "A", "18446744073709551615", "\n"} {
+			f.Add(text, uint16(len(text)/3), uint8(1), []byte(put), 0)
+			f.Add(text, uint16(len(text)-2), uint8(0), []byte(put), 0)
+		}
 	}
 	f.Fuzz(func(t *testing.T, text []byte, at uint16, cut uint8, put []byte, reports int) {
 		text = change(text, at, cut, put)
+		if who, got, ok := ReadReportRequest(text); ok {
+			var want api.ReportRequest
+			d := json.NewDecoder(bytes.NewReader(text))
+			d.DisallowUnknownFields()
+			if err := d.Decode(&want); err != nil || who != want.Worker || len(got) != len(want.Reports) {
+				t.Fatalf("%q\ngives %+v, %+v,\nwant  %+v, %v", text, who, got, want, err)
+			}
+			if _, err := d.Token(); err != io.EOF {
+				t.Fatalf("%q: something follows", text)
+			}
+			for i := range got {
+				if r, err := refReadReport(&want.Reports[i]); err != nil || r != got[i] {
+					t.Fatalf("%q\ngives %+v,\nwant  %+v, %v", text, got[i], r, err)
+				}
+			}
+		}
 		leases, lr, err := ReadLeaseReply(text)
 		wantLeases, wantLR, wantErr := refReadLeaseReply(text)
 		if wantLR.Leases = nil; !alike(err, wantErr) || err == nil && !(slices.Equal(leases, wantLeases) && reflect.DeepEqual(rest(lr), rest(wantLR))) {
@@ -444,7 +493,7 @@ func TestReportReply_other(t *testing.T) {
 		`{"verdicts":["kept","withdrawn"],"nodes":[]}`, `{ "verdicts":["kept","withdrawn"],"nodes":[]}`, `{"nodes":[],"verdicts":["kept","withdrawn"]}`,
 		`{"verdicts":["kept","withdraw\u006e"]}`, `{"verdicts":["lost"],"nodes":null,"verdicts":["kept","withdrawn"],"x":1}`,
 	} {
-		if got, r, err := ReadReportReply([]byte(text), 2); err != nil || !slices.Equal(got, want) || r.Verdicts != nil {
+		if got, r, err := ReadReportReply([]byte(text), 2); err != nil || !slices.Equal(got, want) || r.Verdicts != nil || len(r.Nodes) != 0 {
 			t.Errorf("%s: %v, %+v, %v", text, got, r, err)
 		}
 	}
