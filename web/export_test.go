@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 
 	"workmanager/jobs"
+	"workmanager/web/api"
 )
 
 // ReadForm reads a body that comes in the given pieces through the decoder of
@@ -110,6 +111,25 @@ const (
 	MaxWatched    = maxWatched
 	SpoolMemory   = spoolMemory
 )
+
+// QuickReports reads the body of POST /worker/report if it is what our worker
+// sends, SlowReports any.
+func QuickReports(text []byte) (api.Worker, []jobs.Report, bool) {
+	req, ok := quickReports(text)
+	return req.Worker, req.batch, ok
+}
+
+func SlowReports(text []byte) (api.Worker, []jobs.Report, error) {
+	var req api.ReportRequest
+	if err := unmarshal(text, &req); err != nil {
+		return req.Worker, nil, err
+	}
+	if err := check("body", &req); err != nil && len(req.Reports) > api.MaxReports { // the rest of it is the worker's
+		return req.Worker, nil, err
+	}
+	batch, err := reportsOf(req.Reports)
+	return req.Worker, batch, err
+}
 
 // LineReader returns a reader that keeps its memory, as a batch's does.
 func LineReader() func(b []byte) bool {

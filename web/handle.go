@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"workmanager/jobs"
+	"workmanager/web/wire"
 )
 
 // handler answers one request itself, or returns the error to answer.
@@ -75,23 +76,33 @@ func handleJSON[Req, Resp any](s *Server, max int64, f func(context.Context, Req
 
 // decode reads a body of one JSON object, and nothing else, into v.
 func (s *Server) decode(w http.ResponseWriter, r *http.Request, max int64, v any) error {
-	if err := checkEncoding(r); err != nil {
+	text, err := s.text(w, r, max)
+	if err != nil {
 		return err
 	}
+	return unmarshal(text, v)
+}
+
+// text reads a body that says it is JSON.
+func (s *Server) text(w http.ResponseWriter, r *http.Request, max int64) ([]byte, error) {
+	if err := checkEncoding(r); err != nil {
+		return nil, err
+	}
 	if f, _, err := formOf(contentType(r)); err != nil {
-		return err
+		return nil, err
 	} else if f != formJSON {
-		return jobs.Errorf(jobs.CodeUnsupported, "the body must be JSON, with Content-Type: application/json")
+		return nil, jobs.Errorf(jobs.CodeUnsupported, "the body must be JSON, with Content-Type: application/json")
 	}
 	b, err := s.newBody(w, r, max)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer b.close()
-	text, err := io.ReadAll(b)
-	if err != nil {
-		return err
-	}
+	return wire.ReadAll(b, b.want)
+}
+
+// unmarshal reads text that is one JSON object, and nothing else, into v.
+func unmarshal(text []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {

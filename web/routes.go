@@ -74,7 +74,7 @@ func (s *Server) table() []route {
 		{"POST /worker/enrol", enrolling, s.serve(s.enrol)},
 		{"POST /worker/enrol/instance", unknown, s.serve(s.enrolInstance)},
 		{"POST /worker/lease", workers, handleJSON(s, maxLeaseBody, s.lease)},
-		{"POST /worker/report", workers, handleJSON(s, maxReportBody, s.report)},
+		{"POST /worker/report", workers, s.serve(s.reports)},
 		{"/peer/", peers, s.peer()},
 	}
 }

@@ -2,12 +2,14 @@ package web
 
 import (
 	"context"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"workmanager/jobs"
 	"workmanager/web/api"
+	"workmanager/web/wire"
 )
 
 // Bounds of the bodies: a full report, whose values and reasons are as long as
@@ -23,20 +25,20 @@ const (
 
 // lease answers POST /worker/lease: leases, with a wait for the first. A node
 // that stops gives none.
-func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseReply, error) {
+func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (leaseReply, error) {
 	who, err := workerOf(&req.Worker)
 	if err == nil {
 		_, err = WorkerOf(ctx, who.Name)
 	}
 	if err != nil {
-		return api.LeaseReply{}, err
+		return leaseReply{}, err
 	}
 	if s.stopping() {
-		return api.LeaseReply{}, errStopping()
+		return leaseReply{}, errStopping()
 	}
 	release, err := s.hold(ctx, placeWait, 1)
 	if err != nil {
-		return api.LeaseReply{}, err
+		return leaseReply{}, err
 	}
 	defer release()
 	waiting, cancel := s.untilStop(ctx)
@@ -45,48 +47,91 @@ func (s *Server) lease(ctx context.Context, req api.LeaseRequest) (api.LeaseRepl
 		Jobs: req.Jobs, Iterations: req.Iterations, Wait: time.Duration(req.Wait * float64(time.Second)),
 	})
 	if err != nil {
-		return api.LeaseReply{}, err
+		return leaseReply{}, err
 	}
-	out := api.LeaseReply{Leases: make([]api.Lease, len(leases))}
+	out := leaseReply{leases: leases}
 	out.Nodes, out.Apart = s.nodes()
 	out.Orders = s.orders(who)
-	for i, l := range leases {
-		w := &out.Leases[i]
-		*w = api.Lease{ID: l.ID.String(), Boot: l.Fence.Boot.String(), Fence: l.Fence.N, V1: l.V1.String(), Iterations: l.Iterations, Done: l.Start.Done, Keep: l.Keep}
-		if l.Start.Done > 1 {
-			w.Value = l.Start.Value.String()
-		}
-		w.Ticket = s.ticket(ctx, l.ID)
-		out.TTL = l.TTL.Seconds()
+	for i := range leases {
+		leases[i].Ticket = s.ticket(ctx, leases[i].ID)
+		out.TTL = leases[i].TTL.Seconds()
 	}
 	return out, nil
 }
 
-// report answers POST /worker/report, also while the node stops: what was
-// computed is to arrive.
-func (s *Server) report(ctx context.Context, req api.ReportRequest) (api.ReportReply, error) {
+// leaseReply is an api.LeaseReply whose leases are ours.
+type leaseReply struct {
+	api.LeaseReply
+	leases []jobs.Lease
+}
+
+func (r *leaseReply) appendJSON(b []byte) []byte {
+	return wire.AppendLeaseReply(b, r.leases, r.LeaseReply)
+}
+
+// reports answers POST /worker/report.
+func (s *Server) reports(w http.ResponseWriter, r *http.Request) error {
+	text, err := s.text(w, r, maxReportBody)
+	if err != nil {
+		return err
+	}
+	req, ok := quickReports(text)
+	if !ok {
+		if err := unmarshal(text, &req.ReportRequest); err != nil {
+			return err
+		}
+	}
+	if err := check("body", &req.ReportRequest); err != nil {
+		return err
+	}
+	resp, err := call(s, w, r, s.report, req)
+	if err != nil {
+		return err
+	}
+	return s.reply(w, r, &resp)
+}
+
+// reportRequest is an api.ReportRequest, or one whose reports are ours already.
+type reportRequest struct {
+	api.ReportRequest
+	batch []jobs.Report // nil: they are not
+}
+
+// quickReports reads what our own worker sends, if nothing of it is to be
+// refused by reportOf.
+func quickReports(text []byte) (req reportRequest, ok bool) {
+	req.Worker, req.batch, ok = wire.ReadReportRequest(text)
+	for i := range req.batch {
+		ok = ok && !odd(&req.batch[i])
+	}
+	if !ok {
+		return reportRequest{}, false
+	}
+	return req, true
+}
+
+// report takes a batch, also while the node stops: what was computed is to
+// arrive.
+func (s *Server) report(ctx context.Context, req reportRequest) (reportReply, error) {
 	who, err := workerOf(&req.Worker)
 	if err == nil {
 		_, err = WorkerOf(ctx, who.Name)
 	}
 	if err != nil {
-		return api.ReportReply{}, err
+		return reportReply{}, err
 	}
-	var wrong problems
-	batch := make([]jobs.Report, len(req.Reports))
-	for i := range req.Reports {
-		if batch[i], err = reportOf(i, &req.Reports[i]); err != nil && len(wrong.list) < maxTold {
-			wrong.add(err)
+	batch := req.batch
+	if batch == nil {
+		if batch, err = reportsOf(req.Reports); err != nil {
+			return reportReply{}, err
 		}
 	}
-	if err := wrong.err(); err != nil {
-		return api.ReportReply{}, err
-	}
-	out := api.ReportReply{Verdicts: make([]string, len(batch))}
+	var out reportReply
 	out.Nodes, _ = s.nodes()
+	out.verdicts = make([]jobs.Verdict, len(batch))
 	mine, place := batch[:0], make([]int, 0, len(batch)) // what it leased, now or before
 	for i := range batch {
-		out.Verdicts[i] = api.VerdictLost
+		out.verdicts[i] = jobs.Lost
 		if s.mayReport(ctx, &batch[i]) {
 			mine, place = append(mine, batch[i]), append(place, i)
 		}
@@ -96,13 +141,23 @@ func (s *Server) report(ctx context.Context, req api.ReportRequest) (api.ReportR
 	}
 	verdicts, err := s.cfg.Leaser.Report(ctx, who, mine)
 	if err != nil {
-		return api.ReportReply{}, err
+		return reportReply{}, err
 	}
 	for i, v := range verdicts {
-		out.Verdicts[place[i]] = verdictWords[v]
+		out.verdicts[place[i]] = v
 	}
 	out.Orders = s.orders(who)
 	return out, nil
+}
+
+// reportReply is an api.ReportReply whose verdicts are ours.
+type reportReply struct {
+	api.ReportReply
+	verdicts []jobs.Verdict
+}
+
+func (r *reportReply) appendJSON(b []byte) []byte {
+	return wire.AppendReportReply(b, r.verdicts, r.ReportReply)
 }
 
 // orders is what the worker is told besides.
@@ -137,10 +192,6 @@ func (s *Server) mayReport(ctx context.Context, r *jobs.Report) bool {
 	return ok && c.Role == Worker && t.Leased(c.Name, r.ID, r.Ticket)
 }
 
-var verdictWords = map[jobs.Verdict]string{
-	jobs.Kept: api.VerdictKept, jobs.Lost: api.VerdictLost, jobs.Withdrawn: api.VerdictWithdrawn,
-}
-
 // nodes is what the Leaser says of the nodes, with a list that is never null.
 func (s *Server) nodes() ([]string, bool) {
 	urls, apart := s.cfg.Leaser.Nodes()
@@ -169,6 +220,27 @@ func workerOf(w *api.Worker) (jobs.Worker, error) {
 	return jobs.Worker{
 		Name: w.Name, Instance: w.Instance, Cores: w.Cores, Lanes: w.Lanes, Rate: w.Rate, Kernel: w.Kernel, Version: w.Version,
 	}, wrong.err()
+}
+
+// reportsOf turns a batch into ours, or says what is wrong with it.
+func reportsOf(batch []api.Report) ([]jobs.Report, error) {
+	var wrong problems
+	out := make([]jobs.Report, len(batch))
+	for i := range batch {
+		var err error
+		if out[i], err = reportOf(i, &batch[i]); err != nil && len(wrong.list) < maxTold {
+			wrong.add(err)
+		}
+	}
+	return out, wrong.err()
+}
+
+// odd reports whether a report that can be read is one that reportOf may refuse.
+func odd(r *jobs.Report) bool {
+	return jobs.CheckIterations(r.Iterations) != nil || len(r.Ticket) > maxTicket ||
+		r.Progress.Done > r.Iterations || r.Kind == jobs.ReportValue && r.Progress.Done != r.Iterations ||
+		r.RungsFrom > jobs.MaxKeep || !(r.Rate >= 0 && r.Rate <= 1e15) ||
+		len(r.Err) > jobs.MaxErrBytes || r.Kind == jobs.ReportFailure && r.Err == ""
 }
 
 // reportOf turns report n of a batch into ours, or says what is wrong with it.

@@ -131,3 +131,54 @@ func complete(batch []store.Submission) []store.Fact {
 	}
 	return facts
 }
+
+// BenchmarkCompleteBacklog completes jobs in batches of a size, oldest first, in
+// a backlog so long that the writer does not remember them.
+func BenchmarkCompleteBacklog(b *testing.B) {
+	for _, size := range []int{16, 128, 1024} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			s := open(b, store.Options{})
+			for range 33 { // what it remembers
+				if _, err := s.Enqueue(b.Context(), work(b, 1024, 2)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			var backlog []store.Submission
+			for b.Loop() {
+				b.StopTimer()
+				if len(backlog) == 0 {
+					for range 8 {
+						more := work(b, 1024, 2)
+						if _, err := s.Enqueue(b.Context(), more); err != nil {
+							b.Fatal(err)
+						}
+						backlog = append(backlog, more...)
+					}
+				}
+				facts := complete(backlog[:size])
+				backlog = backlog[size:]
+				b.StartTimer()
+				if _, err := s.Record(b.Context(), facts); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/job")
+		})
+	}
+}
+
+// BenchmarkOpen reads pages of waiting jobs.
+func BenchmarkOpen(b *testing.B) {
+	s := open(b, store.Options{})
+	for range 8 {
+		if _, err := s.Enqueue(b.Context(), work(b, 1024, 2)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if page, _, err := s.Open(b.Context(), "a", store.Place{}, 4096); err != nil || len(page) != 4096 {
+			b.Fatal(len(page), err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*4096), "ns/job")
+}

@@ -34,6 +34,11 @@ type Effect struct {
 func (s *Store) Record(ctx context.Context, facts []Fact) ([]Effect, error) {
 	out := make([]Effect, len(facts))
 	err := s.write(ctx, len(facts), func(w *writer) error {
+		w.gathers = true
+		defer func() { w.gathers, w.ending = false, w.ending[:0]; clear(w.near) }()
+		if err := w.lookAhead(facts); err != nil {
+			return err
+		}
 		for i, f := range facts {
 			r, found, changed, err := w.change(f.ID, func(j jobs.Job) (jobs.Job, bool) { return f.Apply(j, w.stamp) })
 			if err != nil {
@@ -41,7 +46,7 @@ func (s *Store) Record(ctx context.Context, facts []Fact) ([]Effect, error) {
 			}
 			out[i] = Effect{Job: r.job, LSeq: r.lseq, Found: found, Changed: changed}
 		}
-		return nil
+		return w.flush()
 	})
 	if err != nil {
 		return nil, err

@@ -179,7 +179,7 @@ func (s *Store) open(ctx context.Context) error {
 		_ = db.Close() // the error that matters is err
 		return damaged(path, err)
 	}
-	s.w = writer{s: s, db: db, conn: conn, cache: make(map[jobs.ID]row)}
+	s.w = writer{s: s, db: db, conn: conn, cache: make(map[jobs.ID]row), near: make(map[jobs.ID]row)}
 	if err := s.w.start(ctx, path, version); err != nil {
 		return err
 	}

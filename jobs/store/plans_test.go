@@ -22,10 +22,13 @@ func TestPlans(t *testing.T) {
 		"get":     {getSQL, id},
 		"update":  {updateSQL, byN},
 		"replace": {replaceSQL, byN},
+		"end":     {endSQL, "SCAN 16-ROW VALUES CLAUSE; " + byN},
 		"drop":    {dropSQL, byN},
 
-		"open":   {openSQL, "SEARCH jobs USING INDEX jobs_open (home=? AND priority=? AND created_at>?)"},
-		"oldest": {oldestOpenSQL, "SEARCH jobs USING COVERING INDEX jobs_open (home=? AND priority=?)"},
+		"open":       {openSQL, "SEARCH jobs USING INDEX jobs_open (home=? AND priority=? AND created_at>?)"},
+		"open_plain": {openPlainSQL, "SEARCH jobs USING INDEX jobs_open (home=? AND priority=? AND created_at>?)"},
+		"near":       {nearSQL, id},
+		"oldest":     {oldestOpenSQL, "SEARCH jobs USING COVERING INDEX jobs_open (home=? AND priority=?)"},
 
 		"results": {resultsSQL, "SEARCH jobs USING INDEX jobs_results (rseq>?)"},
 		"recent":  {recentSQL, "SEARCH jobs USING INDEX jobs_results (rseq>?)"},

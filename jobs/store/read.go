@@ -51,50 +51,84 @@ func (p Place) Priority() int {
 	return int(p.priority)
 }
 
-const openSQL = `
-SELECT ` + rowColumns + ` FROM jobs
+const (
+	openSQL      = `SELECT ` + rowColumns + openFrom
+	openPlainSQL = `SELECT ` + plainColumns + openFrom
+	openFrom     = ` FROM jobs
 WHERE rank = 0 AND home = ?1 AND priority = ?2 AND created_at >= ?3 AND (created_at > ?3 OR n > ?4) ORDER BY created_at, n LIMIT ?5`
+)
 
 // Open returns up to limit open jobs of a home behind a place, the most urgent
 // first and of one priority the oldest first, and the place they end at. Fewer
 // than limit means that there was no more when it was read.
 func (s *Store) Open(ctx context.Context, home string, after Place, limit int) ([]jobs.Job, Place, error) {
+	page := make([]jobs.Job, 0, min(limit, maxOpenPage))
+	plain := true
+	end, err := s.walkOpen(ctx, openPlainSQL, home, after, limit, func(rows *sql.Rows) (row, bool, error) {
+		r, ok, err := scanPlain(rows)
+		page, plain = append(page, r.job), plain && ok
+		return r, plain, err
+	})
+	if err != nil || plain {
+		return page, end, err
+	}
 	rows, end, err := s.openRows(ctx, home, after, limit)
-	page := make([]jobs.Job, len(rows))
+	page = page[:0]
 	for i := range rows {
-		page[i] = rows[i].Job
+		page = append(page, rows[i].Job)
 	}
 	return page, end, err
 }
 
+// maxOpenPage bounds the room that is made for a page beforehand.
+const maxOpenPage = 4096
+
+// openRows is Open with the whole rows.
 func (s *Store) openRows(ctx context.Context, home string, after Place, limit int) ([]jobs.Row, Place, error) {
+	var out []jobs.Row
+	end, err := s.walkOpen(ctx, openSQL, home, after, limit, func(rows *sql.Rows) (row, bool, error) {
+		r, err := scanRow(rows)
+		out = append(out, r.wire())
+		return r, true, err
+	})
+	if err != nil {
+		return nil, after, err
+	}
+	return out, end, nil
+}
+
+// walkOpen reads up to limit open rows with scan, until that says that it has
+// enough, and returns the place they end at.
+func (s *Store) walkOpen(ctx context.Context, query, home string, after Place, limit int, scan func(*sql.Rows) (r row, more bool, err error)) (Place, error) {
 	at := after
 	if !at.started {
 		at = Place{started: true, priority: jobs.MaxPriority}
 	}
-	var out []jobs.Row
-	for {
-		rows, err := s.query(ctx, openSQL, home, at.priority, at.created, at.n, limit-len(out))
+	for n := 0; ; {
+		rows, err := s.query(ctx, query, home, at.priority, at.created, at.n, limit-n)
 		if err != nil {
-			return nil, after, s.readError("read open jobs", err)
+			return after, s.readError("read open jobs", err)
 		}
-		for rows.Next() {
-			r, err := scanRow(rows)
-			if err != nil {
-				_ = rows.Close() // the error that matters is err
-				return nil, after, s.readError("read open jobs", err)
+		more := true
+		for more && rows.Next() {
+			var r row
+			if r, more, err = scan(rows); err != nil {
+				break
 			}
 			at.created, at.n = micros(r.job.CreatedAt), r.n
-			out = append(out, r.wire())
+			n++
 		}
-		if err := rows.Close(); err != nil {
-			return nil, after, s.readError("read open jobs", err)
+		if cerr := rows.Close(); err == nil {
+			err = cerr
 		}
-		if err := rows.Err(); err != nil {
-			return nil, after, s.readError("read open jobs", err)
+		if err == nil {
+			err = rows.Err()
 		}
-		if len(out) == limit || at.priority == 0 {
-			return out, at, nil
+		if err != nil {
+			return after, s.readError("read open jobs", err)
+		}
+		if n == limit || at.priority == 0 || !more {
+			return at, nil
 		}
 		at = Place{started: true, priority: at.priority - 1}
 	}

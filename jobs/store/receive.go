@@ -29,13 +29,6 @@ func receivePlainSQL(rows int) string {
 		repeat(rows, "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") + onKnownID
 }
 
-// plain reports whether a row is as it was born, open.
-func (r *row) plain() bool {
-	j := &r.job
-	return j.Rank == jobs.Open && j.GCAfter.IsZero() && j.Attempts == 0 && j.Lost == 0 && j.Checkpoint.Done == 0 &&
-		j.OwnEpoch == 0 && !j.Pulled && !j.Purged && j.Keep == 0 && j.ResumedFrom == 0 && j.Restarts == 0 && len(r.ext) == 0
-}
-
 // Reading returns what this node knows of its peer and of the peer's feed.
 func (s *Store) Reading() jobs.Reading { return *s.reading.Load() }
 

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"workmanager/jobs"
@@ -114,7 +115,8 @@ func sameKept(a, b *jobs.Job) bool {
 type statements struct {
 	insertOpen, insertOpen8 *sql.Stmt
 	insertDone, insertDone8 *sql.Stmt
-	get, update, replace    *sql.Stmt
+	get, near               *sql.Stmt
+	update, replace, end    *sql.Stmt
 	saveCounts              *sql.Stmt
 	saveOwner, dropOwner    *sql.Stmt
 	receive, receive8       *sql.Stmt
@@ -135,7 +137,7 @@ func (w *writer) prepare(ctx context.Context) error {
 		{&w.logSize, "PRAGMA wal_checkpoint(NOOP)"}, {&w.moveLog, "PRAGMA wal_checkpoint(PASSIVE)"},
 		{&w.stmts.insertOpen, insertOpenSQL(node, 1)}, {&w.stmts.insertOpen8, insertOpenSQL(node, insertRows)},
 		{&w.stmts.insertDone, insertDoneSQL(node, 1)}, {&w.stmts.insertDone8, insertDoneSQL(node, insertRows)},
-		{&w.stmts.get, getSQL}, {&w.stmts.update, updateSQL}, {&w.stmts.replace, replaceSQL},
+		{&w.stmts.get, getSQL}, {&w.stmts.near, nearSQL}, {&w.stmts.update, updateSQL}, {&w.stmts.replace, replaceSQL}, {&w.stmts.end, endSQL},
 		{&w.stmts.saveCounts, saveCountsSQL}, {&w.stmts.saveOwner, saveOwnerSQL}, {&w.stmts.dropOwner, dropOwnerSQL},
 		{&w.stmts.receive, receiveSQL(1)}, {&w.stmts.receive8, receiveSQL(insertRows)},
 		{&w.stmts.receivePlain, receivePlainSQL(1)}, {&w.stmts.receivePlain8, receivePlainSQL(insertRows)},
@@ -158,6 +160,14 @@ const getSQL = `SELECT ` + rowColumns + ` FROM jobs WHERE id = ?`
 func (w *writer) get(id jobs.ID) (row, bool, error) {
 	if r, ok := w.cache[id]; ok {
 		return r, true, nil
+	}
+	if r, ok := w.near[id]; ok {
+		return r, true, nil
+	}
+	if slices.ContainsFunc(w.ending, func(e end) bool { return e.r.job.ID == id }) {
+		if err := w.flush(); err != nil {
+			return row{}, false, err
+		}
 	}
 	r, err := scanRow(w.stmts.get.QueryRowContext(context.Background(), id[:]))
 	if err == sql.ErrNoRows {
@@ -224,7 +234,18 @@ func (w *writer) put(old row, r *row, copied bool) error {
 			return err
 		}
 	}
-	if err := w.update(ctx, old, *r); err != nil {
+	var err error
+	switch {
+	case !ends(&old, r):
+		err = w.update(old.lseq, *r, sameBirth(&old, r))
+	case w.gathers:
+		if w.ending = append(w.ending, end{*r, old.lseq}); len(w.ending) == endRows {
+			err = w.flush()
+		}
+	default:
+		err = w.update(old.lseq, *r, true)
+	}
+	if err != nil {
 		return err
 	}
 	w.count(*was, *now)
@@ -234,8 +255,8 @@ func (w *writer) put(old row, r *row, copied bool) error {
 }
 
 // update writes all that may change of a row, under the guard of its old lseq.
-// Most changes leave alone what the row began with.
-func (w *writer) update(ctx context.Context, old, r row) error {
+// Most changes leave alone what the row began with: it was born the same.
+func (w *writer) update(was jobs.LSeq, r row, born bool) error {
 	j := &r.job
 	var space [29]any
 	args := append(space[:0], int64(j.Rank),
@@ -244,17 +265,26 @@ func (w *writer) update(ctx context.Context, old, r row) error {
 		int64(j.Checkpoint.Done), blobIf(j.Checkpoint.Done > 0, j.Checkpoint.Value[:]), int64(j.Attempts), int64(j.Lost),
 		int64(r.lseq), intIf(r.rseq > 0, int64(r.rseq)), j.Hash(), blobIf(r.via != jobs.ID{}, r.via[:]))
 	stmt := w.stmts.update
-	if !sameBirth(&old, &r) {
+	if !born {
 		stmt = w.stmts.replace
 		args = append(args, blobIf(!j.Purged, j.V1[:]), int64(j.Iterations), int64(j.Priority), j.Origin, micros(j.CreatedAt),
 			j.Purged, int64(j.OwnEpoch), j.Home, blobIf(len(r.ext) > 0, r.ext), keptOf(j), textIf(j.Owner != "", j.Owner), int64(j.Restarts))
 	}
-	res, err := stmt.ExecContext(ctx, append(args, r.n, int64(old.lseq))...)
+	if err := w.exec(stmt, 1, append(args, r.n, int64(was))...); err != nil {
+		return fmt.Errorf("job %s at lseq %d: %w", j.ID, was, err)
+	}
+	return nil
+}
+
+// exec runs an UPDATE that is to change so many rows. Nobody else writes, so
+// another number means that what the writer remembers is wrong.
+func (w *writer) exec(stmt *sql.Stmt, want int64, args ...any) error {
+	res, err := stmt.ExecContext(context.Background(), args...)
 	if err != nil {
 		return err
 	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return fmt.Errorf("job %s at lseq %d: %d rows changed, want 1 (%v)", j.ID, old.lseq, n, err)
+	if n, err := res.RowsAffected(); err != nil || n != want {
+		return fmt.Errorf("%d rows changed, want %d (%v)", n, want, err)
 	}
 	return nil
 }
@@ -269,6 +299,7 @@ func sameBirth(a, b *row) bool {
 
 // remember keeps a row that will change again, so that it need not be read.
 func (w *writer) remember(r row) {
+	delete(w.near, r.job.ID)
 	if r.job.Ended() || len(r.job.Rungs) > maxCachedRungs {
 		delete(w.cache, r.job.ID)
 		return

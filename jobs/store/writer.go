@@ -53,6 +53,9 @@ type writer struct {
 	last         int64 // microseconds of the newest stamp given out
 	counts       map[string]*counts
 	cache        map[jobs.ID]row // rows not ended, coherent with the database
+	near         map[jobs.ID]row // rows of the open transaction, read in one go
+	gathers      bool            // completions may be put off until flush
+	ending       []end           // those that are
 	reading      jobs.Reading    // the peer's feed, as the open transaction leaves it
 	readingSaved time.Time       // when that was last written
 	pairs        int             // written since the start

@@ -247,7 +247,8 @@ func (c *core) publish() {
 		}
 	}
 	c.tally()
-	many := len(c.out) >= gatherMost
+	_, most := c.w.gathers()
+	many := len(c.out) >= most
 	c.mu.Unlock()
 	if len(ended) > 0 {
 		tell(c.w.news)

@@ -116,9 +116,14 @@ func (w *worker) capacity(now time.Time) (c jobs.Capacity, room, idle bool) {
 	// When the Source is back the leases that it has come first: else it might be
 	// given its own jobs again, from where their home last knew them.
 	told := !w.unheard || len(w.all) == 0
-	room = c.Jobs > 0 && told && (free > 0 || len(w.ready) < maxLease/2 && have < soon/2)
+	w.enough = soon / 2
+	room = c.Jobs > 0 && told && (free > 0 || w.few() && have < w.enough)
 	return c, room, false
 }
+
+// few reports whether so few leases are ready that more may be wanted. w.mu is
+// held.
+func (w *worker) few() bool { return len(w.ready) < maxLease/2 }
 
 // add takes leases in: it checks them, hands them to the cores and wakes as
 // many idle ones as there are jobs.
@@ -255,7 +260,9 @@ func (w *worker) take(c *core, to []*held, free, load int) []*held {
 			tell(w.soon)
 		}
 	}
-	tell(w.room)
+	if len(w.ready) == 0 || w.few() && w.work.Float() < w.enough {
+		tell(w.room)
+	}
 	return to
 }
 

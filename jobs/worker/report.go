@@ -17,7 +17,19 @@ const (
 	gather = 25 * time.Millisecond
 	// gatherMost ends the wait.
 	gatherMost = 512
+	// gatherLong and gatherFull are the same while more than gatherMost leases wait
+	// for a core: who enqueued so many does not wait for each.
+	gatherLong = 100 * time.Millisecond
+	gatherFull = 2048
 )
+
+// gathers returns how long reports wait for more, and how many end the wait.
+func (w *worker) gathers() (time.Duration, int) {
+	if w.waiting.Load() > gatherMost {
+		return gatherLong, gatherFull
+	}
+	return gather, gatherMost
+}
 
 // reportLoop reports what has ended, and every held lease at each heartbeat. It
 // returns when the cores have ended and all is reported, or when drain is done.
@@ -63,7 +75,7 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 			}
 			continue
 		}
-		if gathering && len(beats) == 0 && !draining && len(ended) < gatherMost {
+		if _, most := w.gathers(); gathering && len(beats) == 0 && !draining && len(ended) < most {
 			select {
 			case <-hold.C:
 				gathering = false
@@ -101,7 +113,8 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 		if retry.worked() {
 			w.log.Info("reporting works again")
 		}
-		hold.Reset(gather)
+		wait, _ := w.gathers()
+		hold.Reset(wait)
 		gathering = true
 		beats = beats[n:]
 		rest := copy(ended, ended[m:])

@@ -199,6 +199,7 @@ type worker struct {
 	byJob    map[jobs.ID]*held
 	ready    []*held   // leases no core has taken, the oldest first
 	work     jobs.Work // their remaining iterations
+	enough   float64   // so many there, with the cores', that no more are wanted yet
 	idleFrom time.Time // since when all is empty; zero if it is not
 	answered time.Time // when a call to the Source went well last
 	failing  bool      // one has failed since

@@ -7,17 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"workmanager/jobs"
 	"workmanager/web/api"
+	"workmanager/web/wire"
 )
 
 // Bounds of the calls of a worker.
@@ -63,7 +62,7 @@ type told struct {
 // not reach the other, sends the next call there. See worker.Source.
 func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacity) ([]jobs.Lease, error) {
 	wait := max(0, min(capacity.Wait, maxLeaseWait))
-	body, err := json.Marshal(api.LeaseRequest{Worker: toWorker(w), Jobs: min(capacity.Jobs, api.MaxLeases), Iterations: capacity.Iterations, Wait: wait.Seconds()})
+	body, err := json.Marshal(api.LeaseRequest{Worker: wire.Worker(w), Jobs: min(capacity.Jobs, api.MaxLeases), Iterations: capacity.Iterations, Wait: wait.Seconds()})
 	if err != nil {
 		return nil, fmt.Errorf("ask for leases: %w", err)
 	}
@@ -73,17 +72,12 @@ func (c *Client) Lease(ctx context.Context, w jobs.Worker, capacity jobs.Capacit
 	var leases []jobs.Lease
 	var orders api.Orders
 	apart := false
-	from, err := c.ask(ctx, "/worker/lease", body, last, wait+leaseSlack, func(r io.Reader) error {
-		var out api.LeaseReply
-		if err := json.NewDecoder(r).Decode(&out); err != nil {
+	from, err := c.ask(ctx, "/worker/lease", body, last, wait+leaseSlack, func(text []byte) error {
+		got, out, err := wire.ReadLeaseReply(text)
+		if err != nil {
 			return err
 		}
-		leases = make([]jobs.Lease, len(out.Leases))
-		for i := range out.Leases {
-			if leases[i], err = toLease(&out.Leases[i], out.TTL); err != nil {
-				return err
-			}
-		}
+		leases = got
 		c.learn(out.Nodes)
 		apart, orders = out.Apart, out.Orders
 		return nil
@@ -163,34 +157,15 @@ func (c *Client) Report(ctx context.Context, w jobs.Worker, batch []jobs.Report)
 
 // report sends the reports of one node and enters their verdicts.
 func (c *Client) report(ctx context.Context, w jobs.Worker, batch []jobs.Report, of []int, at string, verdicts []jobs.Verdict) error {
-	req := api.ReportRequest{Worker: toWorker(w), Reports: make([]api.Report, len(of))}
-	for n, i := range of {
-		req.Reports[n] = toReport(&batch[i])
-	}
-	body, err := json.Marshal(req)
-	if err != nil {
-		return fmt.Errorf("report leases: %w", err)
-	}
+	body := wire.AppendReportRequest(nil, w, batch, of)
 	var orders api.Orders
-	from, err := c.ask(ctx, "/worker/report", body, at, reportTime, func(r io.Reader) error {
-		var out api.ReportReply
-		if err := json.NewDecoder(r).Decode(&out); err != nil {
+	from, err := c.ask(ctx, "/worker/report", body, at, reportTime, func(text []byte) error {
+		got, out, err := wire.ReadReportReply(text, len(of))
+		if err != nil {
 			return err
 		}
-		if len(out.Verdicts) != len(of) {
-			return fmt.Errorf("%d verdicts on %d reports", len(out.Verdicts), len(of))
-		}
 		for n, i := range of {
-			switch out.Verdicts[n] {
-			case api.VerdictKept:
-				verdicts[i] = jobs.Kept
-			case api.VerdictLost:
-				verdicts[i] = jobs.Lost
-			case api.VerdictWithdrawn:
-				verdicts[i] = jobs.Withdrawn
-			default:
-				return fmt.Errorf("unknown verdict %q", out.Verdicts[n])
-			}
+			verdicts[i] = got[n]
 		}
 		c.learn(out.Nodes)
 		orders = out.Orders
@@ -261,7 +236,7 @@ func (c *Client) Orders(idle time.Duration) (drain bool, most time.Duration) {
 // first, if it is not "" and has not failed just now. The time, up to the end
 // of ctx, is shared among those that are left, so that a node that is silent
 // does not take all of it. It returns the base that answered.
-func (c *Client) ask(ctx context.Context, path string, body []byte, first string, most time.Duration, decode func(io.Reader) error) (string, error) {
+func (c *Client) ask(ctx context.Context, path string, body []byte, first string, most time.Duration, read func(text []byte) error) (string, error) {
 	c.init()
 	if c.baseErr != nil {
 		return "", c.baseErr
@@ -274,7 +249,7 @@ func (c *Client) ask(ctx context.Context, path string, body []byte, first string
 		if end, ok := ctx.Deadline(); ok {
 			one = min(one, time.Until(end)/time.Duration(len(bases)-i))
 		}
-		err := c.post(ctx, base, path, body, one, decode)
+		err := c.post(ctx, base, path, body, one, read)
 		if ctx.Err() != nil && err != nil {
 			return "", context.Cause(ctx)
 		}
@@ -306,7 +281,7 @@ func elsewhere(e *jobs.Error) bool {
 }
 
 // post sends one request to one node.
-func (c *Client) post(ctx context.Context, base *url.URL, path string, body []byte, most time.Duration, decode func(io.Reader) error) error {
+func (c *Client) post(ctx context.Context, base *url.URL, path string, body []byte, most time.Duration, read func(text []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base.JoinPath(path).String(), bytes.NewReader(body))
@@ -330,12 +305,14 @@ func (c *Client) post(ctx context.Context, base *url.URL, path string, body []by
 	if resp.StatusCode/100 != 2 {
 		return refusal(resp)
 	}
-	r := io.LimitReader(resp.Body, maxBodyBytes)
-	if err := decode(r); err != nil {
+	text, err := wire.ReadAll(io.LimitReader(resp.Body, maxBodyBytes), resp.ContentLength) // to the end, so that the connection can go on
+	if err == nil {
+		err = read(text)
+	}
+	if err != nil {
 		return fmt.Errorf("read the answer of %s: %w", path, err)
 	}
-	_, err = io.Copy(io.Discard, r) // so that the connection can go on
-	return err
+	return nil
 }
 
 // order returns the nodes in the order to ask them: the first, the given ones,
@@ -399,83 +376,4 @@ func (c *Client) learn(nodes []string) {
 		}
 		p.learned = p.learned[:maxLearned]
 	}
-}
-
-func toWorker(w jobs.Worker) api.Worker {
-	return api.Worker{
-		Name: w.Name, Instance: w.Instance, Cores: w.Cores, Lanes: w.Lanes, Rate: finite(w.Rate), Kernel: w.Kernel, Version: w.Version,
-	}
-}
-
-// finite returns a rate that JSON can hold.
-func finite(rate float64) float64 {
-	if math.IsNaN(rate) || rate < 0 {
-		return 0
-	}
-	return min(rate, 1e15)
-}
-
-func toReport(r *jobs.Report) api.Report {
-	out := api.Report{
-		ID: r.ID.String(), Boot: r.Fence.Boot.String(), Fence: r.Fence.N, V1: r.V1.String(), Iterations: r.Iterations,
-		Done: r.Progress.Done, Rate: finite(r.Rate), Ticket: r.Ticket,
-	}
-	if len(r.Rungs) > 0 {
-		text, _ := r.Rungs.MarshalText() // never fails
-		out.RungsFrom, out.Rungs = r.RungsFrom, string(text)
-	}
-	if r.Progress.Done > 0 {
-		out.Value = r.Progress.Value.String()
-	}
-	switch r.Kind {
-	case jobs.ReportProgress:
-		out.Kind = api.ReportProgress
-	case jobs.ReportValue:
-		out.Kind = api.ReportValue
-	case jobs.ReportHandBack:
-		out.Kind = api.ReportHandBack
-	case jobs.ReportFailure:
-		out.Kind, out.Error = api.ReportFailure, clip(r.Err)
-	}
-	return out
-}
-
-// clip cuts why a job failed to what a node takes of it, and makes it text.
-func clip(s string) string {
-	s = strings.ToValidUTF8(s, "?")
-	if s == "" {
-		return "no reason given"
-	}
-	for n := jobs.MaxErrBytes; len(s) > jobs.MaxErrBytes; n-- {
-		if utf8.RuneStart(s[n]) {
-			s = s[:n]
-		}
-	}
-	return s
-}
-
-// toLease reads a lease off the wire.
-func toLease(l *api.Lease, ttl float64) (out jobs.Lease, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("read the lease of job %s: %w", l.ID, err)
-		}
-	}()
-	if out.ID, err = jobs.ParseID(l.ID); err != nil {
-		return out, err
-	}
-	if out.Fence.Boot, err = jobs.ParseID(l.Boot); err != nil {
-		return out, err
-	}
-	if out.V1, err = jobs.ParseValue(l.V1); err != nil {
-		return out, err
-	}
-	out.Fence.N, out.Iterations, out.Keep = l.Fence, l.Iterations, l.Keep
-	out.Ticket = l.Ticket
-	out.TTL = time.Duration(ttl * float64(time.Second))
-	out.Start = jobs.Progress{Done: l.Done, Value: out.V1}
-	if l.Value != "" {
-		out.Start.Value, err = jobs.ParseValue(l.Value)
-	}
-	return out, err
 }
