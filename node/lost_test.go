@@ -256,3 +256,32 @@ func TestFailure_is_tried_elsewhere(t *testing.T) {
 		t.Errorf("the job is %v, %q after %d attempts, want failed for the last reason after 3", j.Rank, j.Err, j.Attempts)
 	}
 }
+
+// A remote worker that keeps a job and does not bring it on loses it, within a
+// little more than a minute, and the job has lost no worker by that.
+func TestStalled_job_goes_to_another_worker(t *testing.T) {
+	r := newRemote(t)
+	l := r.lend("bad")
+	r.mu.Lock()
+	r.saw(r.now, jobs.Worker{Name: "good", Cores: 1})
+	r.mu.Unlock()
+	begin := r.now
+	for r.tell("bad", l, jobs.ReportProgress, 1, "") == jobs.Kept {
+		if r.wait(3 * time.Second); r.now.Sub(begin) > 2*time.Minute {
+			t.Fatal("after two minutes it still has the job")
+		}
+		r.mu.Lock()
+		r.saw(r.now, jobs.Worker{Name: "good", Cores: 1})
+		r.mu.Unlock()
+	}
+	if took := r.now.Sub(begin); took < time.Minute || took > 70*time.Second {
+		t.Errorf("it lost the job after %v", took)
+	}
+	l = r.lend("good")
+	if j := r.job(); j.Lost != 0 {
+		t.Errorf("the job has lost %d workers, want none", j.Lost)
+	}
+	if v := r.tell("good", l, jobs.ReportProgress, 3, ""); v != jobs.Kept {
+		t.Errorf("the other worker is told %v", v)
+	}
+}

@@ -60,16 +60,17 @@ type Queue struct {
 	stopOnce sync.Once
 	refill   chan struct{} // capacity 1: the window wants a page
 
-	mu      sync.Mutex // guards the rest; never held over a call of the store
-	table   *lease.Table
-	workers map[string]*seen // by their keys
-	told    map[string]told  // what workers of the fleet are told, by their names
-	wake    chan struct{}    // closed when a job becomes available, nil if nobody waits
-	waiters int              // calls that wait for it
-	stepped time.Time        // the last step
-	window  window
-	barred  bool       // no lease yet: the peer's jobs are not here
-	backs   []takeBack // jobs that were taken back, of which their rows do not know yet
+	mu        sync.Mutex // guards the rest; never held over a call of the store
+	table     *lease.Table
+	workers   map[string]*seen // by their keys
+	told      map[string]told  // what workers of the fleet are told, by their names
+	wake      chan struct{}    // closed when a job becomes available, nil if nobody waits
+	waiters   int              // calls that wait for it
+	stepped   time.Time        // the last step
+	stalledAt time.Time        // when leases that do not get on were last looked for
+	window    window
+	barred    bool       // no lease yet: the peer's jobs are not here
+	backs     []takeBack // jobs that were taken back, of which their rows do not know yet
 
 	alarms     atomic.Int64
 	leasesLost atomic.Int64
@@ -319,6 +320,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 		restarts, _ := q.table.Restarts(id)
 		q.lost = append(q.lost, loss{q.table.Work(id), q.table.Attempts(id), restarts})
 	}
+	stalled := q.stall(now)
 	q.outlook(open.Remaining)
 	q.lookForMissed(now, open.Open)
 	for key, s := range q.workers {
@@ -327,12 +329,29 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 			q.table.Gone(key)
 		}
 	}
-	q.available(len(lost))
+	q.available(len(lost) + stalled)
 	if q.window.behind && q.table.Waiting() < q.window.size/2 { // also where no worker asks: the peer's may
 		q.wantPage()
 	}
 	q.mu.Unlock()
 	return errors.Join(q.noteLost(ctx), q.noteBacks(ctx), q.audit.save(ctx))
+}
+
+// stallInterval is how often leases are looked for that do not get on.
+const stallInterval = 5 * time.Second
+
+// stall ends such leases, and returns how many. q.mu is held.
+func (q *Queue) stall(now time.Time) int {
+	if now.Sub(q.stalledAt).Abs() < stallInterval {
+		return 0
+	}
+	q.stalledAt = now
+	n := 0
+	for worker, jobs := range q.table.Stall(now) {
+		q.log.Warn("a worker renews leases of jobs that it does not bring on: they are given to another", "worker", worker, "jobs", jobs)
+		n += jobs
+	}
+	return n
 }
 
 // Cancel withdraws jobs, and erases them with purge. See web.Queue.

@@ -17,15 +17,16 @@ type Claim struct {
 // past is what a table remembers of the earlier leases of a job, if there is
 // anything to remember: most jobs have one lease and none of this.
 type past struct {
-	trail  []Claim   // by whom and from where the job came to its start, the oldest first; at most maxTrail
-	cut    []string  // whose older claims were dropped
-	failed []string  // who said that it cannot be computed, once a time
-	at     time.Time // when one said so last
-	anew   bool      // it goes on from below its checkpoint, which is not trusted
+	trail   []Claim   // by whom and from where the job came to its start, the oldest first; at most maxTrail
+	cut     []string  // whose older claims were dropped
+	failed  []string  // who said that it cannot be computed, once a time
+	stalled string    // who held it last without bringing it on
+	at      time.Time // when that was, or one said so, whichever came last
+	anew    bool      // it goes on from below its checkpoint, which is not trusted
 }
 
-// shunned is how long a job that failed at a worker is left to others. They may
-// have enough to do for days, and then it is tried again where it failed.
+// shunned is how long a job that failed or stalled at a worker is left to others.
+// They may have enough to do for days, and then it is tried again there.
 const shunned = time.Minute
 
 // maxTrail bounds the claims kept of one job, 160 bytes each.
@@ -68,18 +69,23 @@ func (t *Table) Failed(now time.Time, ref jobs.LeaseRef, most int) bool {
 	return true
 }
 
-// shuns reports whether the worker should leave the job to others: it failed
-// here a short while ago, and there are live workers that have not tried.
+// shuns reports whether the worker should leave the job to others: it failed or
+// stalled here a short while ago, and there are live workers where it did not.
 func (t *Table) shuns(now time.Time, e *entry, worker string) bool {
-	if e.past == nil || now.Sub(e.past.at) >= shunned || !slices.Contains(e.past.failed, worker) {
+	if e.past == nil || now.Sub(e.past.at) >= shunned || !e.past.tried(worker) {
 		return false
 	}
 	for name := range t.live {
-		if !slices.Contains(e.past.failed, name) {
+		if !e.past.tried(name) {
 			return true
 		}
 	}
 	return false
+}
+
+// tried reports whether the job failed or stalled at a worker.
+func (p *past) tried(worker string) bool {
+	return p.stalled == worker || slices.Contains(p.failed, worker)
 }
 
 // Work returns a job as its present lease, or its next, has it: what is to be

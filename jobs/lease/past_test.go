@@ -209,3 +209,71 @@ func TestTrail(t *testing.T) {
 		t.Errorf("Trail() of a stranger is from %d, want unknown", start.Done)
 	}
 }
+
+// A worker that says that it lives and does not bring a job on does not keep it,
+// and another has it next. That is no loss, and no failure.
+func TestStall(t *testing.T) {
+	c := newChain(t, 0)
+	c.Live("good")
+	c.Live("bad")
+	now := epoch
+	lend := func(worker string) []jobs.Lease {
+		return c.Grant(now, worker, jobs.Capacity{Jobs: 1}, 7*time.Second)
+	}
+	beat := func(l jobs.Lease, done uint64) bool {
+		return c.Renew(now, l.LeaseRef, jobs.Progress{Done: done, Value: jobs.Value{byte(done)}}, 1)
+	}
+	l := lend("bad")[0]
+	if by := c.Stall(now.Add(59 * time.Second)); len(by) > 0 {
+		t.Fatalf("a new lease: %v", by)
+	}
+	for range 4 * 20 { // it gets on a little in each of four minutes
+		now = now.Add(3 * time.Second)
+		done := 2 + uint64(now.Sub(epoch)/(59*time.Second))
+		if !beat(l, done) || len(c.Expire(now)) > 0 || len(c.Stall(now)) > 0 {
+			t.Fatalf("after %v the lease of a slow worker has ended", now.Sub(epoch))
+		}
+	}
+	reached := c.Done(c.j.ID)
+	for from := now; now.Sub(from) < 62*time.Second; {
+		now = now.Add(3 * time.Second)
+		if !beat(l, reached) || len(c.Expire(now)) > 0 {
+			t.Fatalf("a worker that says that it lives was taken for dead")
+		}
+		if by := c.Stall(now); now.Sub(from) < 57*time.Second && len(by) > 0 || len(by) > 0 && by["bad"] != 1 {
+			t.Fatalf("after %v: %v", now.Sub(from), by)
+		} else if len(by) > 0 {
+			break
+		}
+	}
+	if c.Holds(l.LeaseRef) || c.Waiting() != 1 || c.Done(c.j.ID) != reached {
+		t.Fatalf("the lease stands: %v, %d wait, the job is at %d, want %d", c.Holds(l.LeaseRef), c.Waiting(), c.Done(c.j.ID), reached)
+	}
+	if got := lend("bad"); len(got) > 0 {
+		t.Error("it has the job again, although there is another worker")
+	}
+	if got := lend("good"); len(got) != 1 || got[0].Start.Done != reached {
+		t.Errorf("the other worker got %v, want the job from %d", got, reached)
+	}
+}
+
+// Where there is no other worker the same one tries again, and one that has no
+// deadline, in the node's own process, is left alone. What slept is forgiven.
+func TestStall_leaves_alone(t *testing.T) {
+	c := newChain(t, 0)
+	c.Live("bad")
+	c.Grant(epoch, "bad", jobs.Capacity{Jobs: 1}, 7*time.Second)
+	c.Pardon(epoch.Add(time.Hour))
+	if by := c.Stall(epoch.Add(time.Hour + 59*time.Second)); len(by) > 0 {
+		t.Errorf("after a sleep: %v", by)
+	}
+	if by := c.Stall(epoch.Add(time.Hour + time.Minute)); by["bad"] != 1 {
+		t.Errorf("a minute after a sleep: %v", by)
+	}
+	if got := c.Grant(epoch.Add(time.Hour+time.Minute), "bad", jobs.Capacity{Jobs: 1}, 0); len(got) != 1 {
+		t.Fatal("the only worker does not get the job again")
+	}
+	if by := c.Stall(epoch.Add(100 * time.Hour)); len(by) > 0 {
+		t.Errorf("a lease without a deadline: %v", by)
+	}
+}

@@ -43,6 +43,7 @@ type entry struct {
 	ttl      time.Duration // 0: no deadline
 	deadline time.Time
 	progress jobs.Progress // as last reported under this lease
+	moved    time.Time     // when that last went on, or the grant
 	rate     float64
 	saved    time.Time // when progress was last made durable, or the grant
 	durable  uint64    // the iterations that the row knows of
@@ -237,7 +238,7 @@ func (t *Table) Pardon(now time.Time) {
 	for _, held := range t.holders {
 		for _, e := range held {
 			if !e.pardoned {
-				e.deadline, e.pardoned = now.Add(e.ttl), true
+				e.deadline, e.pardoned, e.moved = now.Add(e.ttl), true, now
 			}
 		}
 	}
@@ -251,6 +252,7 @@ func (t *Table) hold(now time.Time, e *entry, worker string, ttl time.Duration, 
 	t.left[worker] = t.left[worker].Add(e.need())
 	e.holder, e.fence, e.ttl = worker, fence, ttl
 	e.deadline, e.pardoned, e.progress, e.rate, e.saved = now.Add(ttl), false, e.start, 0, now
+	e.moved = now
 	e.attempts++
 	if t.holders[worker] == nil {
 		t.holders[worker] = map[jobs.ID]*entry{}
@@ -279,7 +281,7 @@ func (t *Table) Renew(now time.Time, ref jobs.LeaseRef, p jobs.Progress, rate fl
 	e.deadline, e.pardoned = now.Add(e.ttl), false
 	if p.Done > e.progress.Done && p.Done < e.iterations {
 		t.advanced(e, p.Done-e.progress.Done)
-		e.progress = p
+		e.progress, e.moved = p, now
 	}
 	e.rate = rate
 	return true
@@ -390,6 +392,37 @@ func (t *Table) Expire(now time.Time) []jobs.ID {
 		t.release(t.entries[id])
 	}
 	return lost
+}
+
+// stallAfter is how long a worker may keep a job that it does not bring on: one
+// that computes goes on within milliseconds, and what is leased ahead is begun
+// within seconds.
+const stallAfter = time.Minute
+
+// Stall ends the leases of workers that renew them and do not bring the job on:
+// they lie, their computing has stopped, or other jobs keep their lanes. Nothing
+// of the work is lost with them, so they are no losses. The jobs wait again, for
+// other workers where there are some. It returns how many each worker had.
+func (t *Table) Stall(now time.Time) map[string]int {
+	var stalled []*entry
+	for _, held := range t.holders {
+		for _, e := range held {
+			if e.ttl > 0 && now.Sub(e.moved) >= stallAfter {
+				stalled = append(stalled, e)
+			}
+		}
+	}
+	if len(stalled) == 0 {
+		return nil
+	}
+	by := map[string]int{}
+	for _, e := range stalled {
+		by[e.holder]++
+		p := e.noted()
+		p.stalled, p.at = e.holder, now
+		t.release(e)
+	}
+	return by
 }
 
 // Spare returns up to n waiting jobs that have at least so many iterations to
