@@ -16,6 +16,9 @@ const (
 	// stealLeast is the iterations below which moving a job to an idle peer
 	// costs more than computing it, where there is somebody to compute it.
 	stealLeast = 1000
+	// stealAfter is the time that all of the peer's work must take for an idle
+	// node to ask for one of a few jobs: below, the peer has soon begun them.
+	stealAfter = 10 * time.Second
 	// shareInterval is how often a busy node takes some of a dead peer's jobs.
 	shareInterval = 500 * time.Millisecond
 	// consumePage bounds the results that the peer is asked for at once.
@@ -112,7 +115,7 @@ func (q *Queue) GiveAway(ctx context.Context, to string, most int) ([]jobs.ID, e
 	least := uint64(0)
 	if len(q.workers) > 0 {
 		least = stealLeast
-		most = min(most, q.table.Waiting()/2)
+		most = min(most, (q.table.Waiting()+1)/2)
 	}
 	way := q.crossing.begin()
 	defer way.end()
@@ -258,7 +261,7 @@ func (q *Queue) feedIdle(ctx context.Context) error {
 		return nil
 	}
 	p := q.pair.Peer()
-	if p.Session == peersync.SessionDown || !p.LoadFresh || p.Load.Waiting <= 2*p.Load.Workers {
+	if p.Session == peersync.SessionDown || !p.LoadFresh || !worthAsking(&p.Load) {
 		return nil
 	}
 	if now := q.now(); now.Before(q.stealAt) {
@@ -277,6 +280,15 @@ func (q *Queue) feedIdle(ctx context.Context) error {
 		q.stealAt = q.now().Add(10 * stepInterval)
 	}
 	return nil
+}
+
+// worthAsking reports whether a peer has jobs to spare for a node that has none:
+// more than its workers begin soon, or some that nobody there is free for.
+func worthAsking(l *peersync.Load) bool {
+	if l.Waiting > 2*l.Workers {
+		return true
+	}
+	return l.Waiting > 0 && l.FreeLanes == 0 && l.Remaining.Float() > float64(l.Rate)*stealAfter.Seconds()
 }
 
 // Consume hands out results, each once: those of this home first, and of the

@@ -805,3 +805,24 @@ func TestPair_computes(t *testing.T) {
 		}
 	})
 }
+
+// An idle node asks its peer for what nobody there begins soon.
+func TestWorthAsking(t *testing.T) {
+	day := jobs.Work{Lo: 86400e6}
+	for name, c := range map[string]struct {
+		peersync.Load
+		want bool
+	}{
+		"nothing waits":                       {peersync.Load{Remaining: day, Workers: 2, Rate: 1e6, Leased: 8}, false},
+		"nobody works there":                  {peersync.Load{Waiting: 1, Remaining: jobs.Work{Lo: 2}}, true},
+		"many wait":                           {peersync.Load{Waiting: 5, Workers: 2, Rate: 1e6, Remaining: jobs.Work{Lo: 1e3}}, true},
+		"a few, soon begun":                   {peersync.Load{Waiting: 4, Workers: 2, Rate: 1e6, Leased: 8, Remaining: jobs.Work{Lo: 9e6}}, false},
+		"a few, and all are at work for long": {peersync.Load{Waiting: 1, Workers: 2, Rate: 1e6, Leased: 8, Remaining: day}, true},
+		"a few, and none gets on":             {peersync.Load{Waiting: 1, Workers: 2, Leased: 8, Remaining: day}, true},
+		"a few, and somebody is free":         {peersync.Load{Waiting: 1, Workers: 2, Rate: 1e6, Leased: 1, FreeLanes: 1, Remaining: day}, false},
+	} {
+		if got := worthAsking(&c.Load); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"workmanager/jobs"
+	"workmanager/jobs/hashchain"
 	"workmanager/web/api"
 )
 
@@ -570,6 +572,25 @@ func TestPairSteal(t *testing.T) {
 			t.Errorf("homes: %v, want a fair part at each", homes)
 		}
 		t.Logf("computed by %v", homes)
+	})
+	t.Run("few_but_long", func(t *testing.T) { // two more than the lanes there, and the first lane is free in a century
+		p := newPair(t, "--workers", "1")
+		many := hashchain.Lanes() + 2
+		var lines strings.Builder
+		for i := range many {
+			lines.WriteString(line(fmt.Sprintf("long %d", i), jobs.MaxIterations))
+		}
+		p.a.must(http.StatusOK, "POST", "/v1/jobs/batch", strings.NewReader(lines.String()))
+		for begin := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+			a, b := p.a.status(), p.b.status()
+			if a.Queued == 0 && a.Leased == int64(many) {
+				t.Logf("all run after %v", time.Since(begin))
+				break
+			}
+			if time.Since(begin) > 30*time.Second {
+				t.Fatalf("after %v %d jobs wait and %d run as node a says, %d and %d as node b does", time.Since(begin), a.Queued, a.Leased, b.Queued, b.Leased)
+			}
+		}
 	})
 }
 
