@@ -173,7 +173,7 @@ func spawn(ctx context.Context, args ...string) (*child, time.Duration, error) {
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, self, append(args, "--listen", addr)...)
 	cmd.Stderr = &stderr
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "WORKMANAGER_") }), "WORKMANAGER_LOG_LEVEL=warn")
+	cmd.Env = ownEnvironment()
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
 		return nil, 0, fmt.Errorf("start %s: %w", strings.Join(args, " "), err)
@@ -196,10 +196,17 @@ func spawn(ctx context.Context, args ...string) (*child, time.Duration, error) {
 	return nil, 0, errors.Join(fmt.Errorf("%s did not answer within a minute: %s", strings.Join(args, " "), stderr.Bytes()), c.stop())
 }
 
+// ownEnvironment is that of a process under measurement: no setting of this one
+// reaches it.
+func ownEnvironment() []string {
+	others := slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "WORKMANAGER_") })
+	return append(others, "WORKMANAGER_LOG_LEVEL=warn")
+}
+
 // stop ends the process as its operator would.
 func (c *child) stop() error {
 	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
-		return fmt.Errorf("stop the node under measurement: %w", err)
+		return fmt.Errorf("stop the process under measurement: %w", err)
 	}
 	return c.cmd.Wait()
 }

@@ -34,14 +34,14 @@ func (p *program) benchQueueCommand() *cli.Command {
 		Usage: "measure a node of this machine, on real sockets and the real disk",
 		Description: "Starts nodes as processes of their own in a temporary folder and loads them from\n" +
 			"this one, on the same cores. Each figure stands beside a bare baseline of the same\n" +
-			"run: a handler that does nothing, SQLite alone, SHA-512 alone, taken\nbefore and after each load; values are medians of three. Takes about two minutes.",
+			"run: a handler that does nothing, SQLite alone, SHA-512 alone, taken\nbefore and after each load; values are medians of three. Takes about three minutes.",
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "lasting", Usage: "`DURATION` of each load", Value: 4 * time.Second},
 			&cli.IntFlag{Name: "connections", Usage: "`N` connections of the load", Value: 64},
 			&cli.IntFlag{Name: "jobs", Usage: "`N` jobs of each batch", Value: 200_000},
 			&cli.IntFlag{Name: "waiting", Usage: "`N` waiting jobs of the memory figures; 0 leaves them out", Value: 1_000_000},
 			&cli.GenericFlag{Name: "generator", Usage: "`NAME`: auto, wrk, go; auto is wrk where it is", Value: &choice{"auto", []string{"auto", "wrk", "go"}}},
-			&cli.StringSliceFlag{Name: "only", Usage: "measure only `PART`: enqueue, batch, tiny, large, idle, waiting; repeatable"},
+			&cli.StringSliceFlag{Name: "only", Usage: "measure only `PART`: enqueue, batch, tiny, remote, large, idle, waiting; repeatable"},
 			&cli.StringFlag{Name: "dir", Usage: "`FOLDER` for the databases: the disk to measure", Value: os.TempDir()},
 			reportFlag(),
 		},
@@ -109,7 +109,7 @@ func (p *program) benchQueue(c *cli.Context) error {
 		name string
 		run  func(context.Context) error
 	}{
-		{"enqueue", b.enqueue}, {"batch", b.batches}, {"tiny", b.tiny}, {"large", b.large}, {"idle", b.idle}, {"waiting", b.backlog},
+		{"enqueue", b.enqueue}, {"batch", b.batches}, {"tiny", b.tiny}, {"remote", b.remote}, {"large", b.large}, {"idle", b.idle}, {"waiting", b.backlog},
 	} {
 		if only := c.StringSlice("only"); len(only) > 0 && !slices.Contains(only, part.name) {
 			continue
