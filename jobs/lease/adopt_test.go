@@ -48,10 +48,21 @@ func TestTable_adopts_a_waiting_job_under_the_fence_it_had(t *testing.T) {
 func TestTable_forgets_a_job_that_was_let_go_with_its_lease(t *testing.T) {
 	now := time.Now()
 	j := jobs.Job{ID: jobs.ID{2}, V1: jobs.Value{1}, Iterations: 1000, CreatedAt: now}
+	// A worker that has reported nothing loses its lease to a quarantine as well.
+	tab := New(jobs.ID{1})
+	tab.Add(j)
+	tab.Grant(now, "w", jobs.Capacity{Jobs: 1}, time.Second)
+	tab.LetGo(j.ID)
+	if tab.Revoke("w"); tab.Has(j.ID) {
+		t.Error("the job is in the table after Revoke()")
+	}
 	for _, ends := range []func(*Table, jobs.LeaseRef){
 		func(tab *Table, ref jobs.LeaseRef) { tab.HandBack(ref) },
 		func(tab *Table, ref jobs.LeaseRef) { tab.Failed(now, ref, 3) },
 		func(tab *Table, _ jobs.LeaseRef) { tab.Expire(now.Add(time.Hour)) },
+		func(tab *Table, _ jobs.LeaseRef) { tab.Stall(now.Add(time.Hour)) },
+		func(tab *Table, _ jobs.LeaseRef) { tab.Revoke("w") },
+		func(tab *Table, ref jobs.LeaseRef) { tab.Restart(ref.ID) },
 	} {
 		for _, back := range []bool{false, true} {
 			tab := New(jobs.ID{1})

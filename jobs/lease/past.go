@@ -203,7 +203,7 @@ func (t *Table) RevokeAll(means func(worker string) bool) (waiting int, backs []
 			backs = append(backs, t.back(e, len(e.noted().trail), e.start))
 		case holds:
 			t.letGo(e)
-			t.waiting.push(e)
+			t.waits(e)
 		default:
 			continue
 		}
@@ -235,5 +235,5 @@ func (t *Table) takeBack(e *entry, trail int, to jobs.Progress) {
 	}
 	e.start, e.durable = to, min(e.durable, to.Done)
 	e.rungs = e.rungs.First(jobs.RungsBy(e.iterations, int(e.keep), to.Done) - e.rungsFrom)
-	t.waiting.push(e)
+	t.waits(e)
 }

@@ -347,7 +347,7 @@ func (t *Table) HandBack(ref jobs.LeaseRef) bool {
 }
 
 // LetGo says that a leased job is another node's now, and that its worker may go
-// on with it: when the lease ends by itself the table forgets the job.
+// on with it: when the lease ends the table forgets the job.
 func (t *Table) LetGo(id jobs.ID) {
 	if e := t.entries[id]; e != nil {
 		e.away = e.holder != ""
@@ -358,11 +358,17 @@ func (t *Table) LetGo(id jobs.ID) {
 func (t *Table) release(e *entry) {
 	e.claim()
 	t.letGo(e)
+	e.start = e.progress
+	t.waits(e)
+}
+
+// waits puts a job that nobody holds any more among the waiting, or forgets it
+// with its lease, if it was let go.
+func (t *Table) waits(e *entry) {
 	if e.away {
 		delete(t.entries, e.id)
 		return
 	}
-	e.start = e.progress
 	t.waiting.push(e)
 }
 
