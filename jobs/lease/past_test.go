@@ -249,7 +249,7 @@ func TestStall(t *testing.T) {
 	if c.Holds(l.LeaseRef) || c.Waiting() != 1 || c.Done(c.j.ID) != reached {
 		t.Fatalf("the lease stands: %v, %d wait, the job is at %d, want %d", c.Holds(l.LeaseRef), c.Waiting(), c.Done(c.j.ID), reached)
 	}
-	if got := lend("bad"); len(got) > 0 {
+	if got := lend("bad"); len(got) > 0 || c.Adopt(now, l.LeaseRef, "bad", 7*time.Second) {
 		t.Error("it has the job again, although there is another worker")
 	}
 	if got := lend("good"); len(got) != 1 || got[0].Start.Done != reached {
@@ -269,6 +269,10 @@ func TestStall_leaves_alone(t *testing.T) {
 	}
 	if by := c.Stall(epoch.Add(time.Hour + time.Minute)); by["bad"] != 1 {
 		t.Errorf("a minute after a sleep: %v", by)
+	}
+	old := jobs.LeaseRef{ID: c.j.ID, Fence: jobs.Fence{N: 1}}
+	if !c.Adopt(epoch.Add(time.Hour+time.Minute), old, "bad", 7*time.Second) || !c.HandBack(old) {
+		t.Fatal("the only worker may not go on with the job")
 	}
 	if got := c.Grant(epoch.Add(time.Hour+time.Minute), "bad", jobs.Capacity{Jobs: 1}, 0); len(got) != 1 {
 		t.Fatal("the only worker does not get the job again")

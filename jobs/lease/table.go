@@ -194,10 +194,11 @@ const maxAside = 64
 // Adopt gives a waiting job to the worker under the fence that it has already,
 // of a boot whose leases are void: so its work goes on. It returns false, and
 // changes nothing, if the job does not wait, or was taken back: the worker may
-// have begun at what is not trusted.
+// have begun at what is not trusted. Nor does a worker get back by this what it
+// is to leave to others: one that stalls would have it again with its next word.
 func (t *Table) Adopt(now time.Time, ref jobs.LeaseRef, worker string, ttl time.Duration) bool {
 	e := t.entries[ref.ID]
-	if e == nil || e.holder != "" || e.past != nil && e.past.anew {
+	if e == nil || e.holder != "" || e.past != nil && e.past.anew || t.shuns(now, e, worker) {
 		return false
 	}
 	t.waiting.remove(e)
