@@ -431,6 +431,27 @@ func TestCrossing_words_are_forgotten(t *testing.T) {
 	}
 }
 
+// TestCrossing_panic: a request that panics leaves no passage on its way, which
+// would be remembered for until there is room for nothing else.
+func TestCrossing_panic(t *testing.T) {
+	c := newCrossed(t, maxWords)
+	id := c.theirs()
+	for name, call := range map[string]func(){
+		"enqueue": func() { c.ours() },
+		"arrived": func() { c.peerReturns(id) },
+	} {
+		c.Queue.between = func() { panic("test") }
+		func() {
+			defer func() { _ = recover() }()
+			call()
+		}()
+		c.Queue.between = nil
+		if n := c.crossing.last.passages + c.crossing.this.passages; n != 0 {
+			t.Fatalf("%s: %d passages are on their way", name, n)
+		}
+	}
+}
+
 // TestCrossing_value_being_written: a lease does not end while the disk takes long
 // over the value that was reported under it.
 func TestCrossing_value_being_written(t *testing.T) {

@@ -117,17 +117,24 @@ func (q *Queue) Enqueue(ctx context.Context, batch []jobs.Job, ack jobs.Ack) ([]
 		subs[i], ids[i] = q.remembered(j), j.ID
 	}
 	w := q.pair.Expect(ids) // before the commit: the peer may confirm before that returns
-	way := q.crossing.begin()
-	out, err := q.store.Enqueue(ctx, subs)
+	out, err := q.bring(ctx, subs)
 	if err != nil {
-		way.end()
 		q.pair.Cancel(w)
 		return nil, err
 	}
-	q.add(out)
-	way.end()
 	q.confirm(ctx, w, out, ack)
 	return out, nil
+}
+
+// bring commits new jobs and enters them into the table.
+func (q *Queue) bring(ctx context.Context, subs []store.Submission) ([]jobs.Outcome, error) {
+	way := q.crossing.begin()
+	defer way.end() // after a panic too, which costs its own request only
+	out, err := q.store.Enqueue(ctx, subs)
+	if err == nil {
+		q.add(out)
+	}
+	return out, err
 }
 
 // remembered is the submission of a job, with what is known of its chain. One

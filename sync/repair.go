@@ -382,6 +382,17 @@ func (e *Engine) differedBefore(id jobs.ID) bool {
 	return e.compare.differs[id]
 }
 
+// adopt replaces damaged rows by the peer's, tells the host, and returns how many
+// there were.
+func (e *Engine) adopt(ctx context.Context, rows Comparer, boot jobs.ID, theirs []jobs.Row) (int, error) {
+	defer e.host.Arriving()()
+	adopted, err := rows.Adopt(ctx, boot, theirs)
+	if len(adopted) > 0 {
+		e.host.Arrived(adopted)
+	}
+	return len(adopted), err
+}
+
 // mend does it, here and there.
 func (w *comparison) mend(ctx context.Context, m *mending, of jobs.Settled) error {
 	if m.recount[0] && !w.recounted[0] {
@@ -390,12 +401,7 @@ func (w *comparison) mend(ctx context.Context, m *mending, of jobs.Settled) erro
 		}
 		w.recounted[0] = true
 	}
-	over := w.e.host.Arriving()
-	adopted, err := w.rows.Adopt(ctx, w.boot, m.adoptHere)
-	if len(adopted) > 0 {
-		w.e.host.Arrived(adopted)
-	}
-	over()
+	adopted, err := w.e.adopt(ctx, w.rows, w.boot, m.adoptHere)
 	if err != nil {
 		return err
 	}
@@ -403,7 +409,7 @@ func (w *comparison) mend(ctx context.Context, m *mending, of jobs.Settled) erro
 	if err != nil {
 		return err
 	}
-	w.status.Repaired += int64(len(adopted) + sent)
+	w.status.Repaired += int64(adopted + sent)
 	for rest := m.adoptThere; ; {
 		call := SummaryCall{Recount: m.recount[1] && !w.recounted[1]}
 		for size := 0; len(rest) > 0 && size < lookBytes; rest = rest[1:] {

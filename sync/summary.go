@@ -150,17 +150,12 @@ func (e *Engine) summarize(ctx context.Context, rows Comparer, call *SummaryCall
 			return e.refuse(&Refusal{RefusedMalformed, err.Error()})
 		}
 	}
-	over := e.host.Arriving()
-	adopted, err := rows.Adopt(ctx, call.Boot, adopt)
-	if len(adopted) > 0 {
-		e.host.Arrived(adopted)
-	}
-	over()
+	adopted, err := e.adopt(ctx, rows, call.Boot, adopt)
 	if err != nil {
 		return err
 	}
 	sent, err := rows.Resend(ctx, call.Resend, of.Upto)
-	reply.Repaired = len(adopted) + sent
+	reply.Repaired = adopted + sent
 	return err
 }
 
