@@ -118,6 +118,9 @@ func (c *crossing) committed(changed []jobs.Changed) {
 	for i := range changed {
 		j := &changed[i].Job
 		switch ours := j.Rank == jobs.Open && j.Home == c.node; {
+		case j.Home != c.node && j.OwnEpoch == 0 && !j.ID.Keyed():
+			// It was never ours, so nobody brings it: nearly all that a peer
+			// replicates is that, and would leave no room for words that matter.
 		case !ours:
 			c.put(j.ID, wordGone)
 		case c.word(j.ID) == wordGone:

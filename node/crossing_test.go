@@ -431,6 +431,36 @@ func TestCrossing_words_are_forgotten(t *testing.T) {
 	}
 }
 
+// TestCrossing_never_ours: what comes in at the peer and ends there is no word,
+// however much of it there is. What was ours before is one, and so is a key, which
+// may have come to both nodes.
+func TestCrossing_never_ours(t *testing.T) {
+	c := newCrossing("a")
+	defer c.begin().end()
+	tell := func(j jobs.Job) {
+		for j.Rank = range jobs.Completed + 1 {
+			c.committed([]jobs.Changed{{Row: jobs.Row{Job: j}}})
+		}
+	}
+	born := jobs.Job{ID: jobs.ID{6: 0x70, 15: 1}, Home: "b"}
+	if tell(born); len(c.this.words) > 0 || c.of(born.ID) != wordNone {
+		t.Errorf("a job that was never ours is word %d", c.of(born.ID))
+	}
+	for _, j := range []jobs.Job{
+		{ID: jobs.ID{6: 0x70, 15: 2}, Home: "b", OwnEpoch: 1},
+		{ID: jobs.ID{6: 0x80, 15: 3}, Home: "b"},
+		{ID: jobs.ID{6: 0x70, 15: 4}, Home: "a"},
+	} {
+		if tell(j); c.of(j.ID) != wordGone {
+			t.Errorf("job %s of node %s is word %d, want gone", j.ID, j.Home, c.of(j.ID))
+		}
+	}
+	moved, _ := born.Rehome("a")
+	if tell(moved); c.of(born.ID) != wordGone {
+		t.Error("a job that we took over and that ended is no word")
+	}
+}
+
 // TestCrossing_panic: a request that panics leaves no passage on its way, which
 // would be remembered for until there is room for nothing else.
 func TestCrossing_panic(t *testing.T) {
