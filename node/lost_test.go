@@ -285,3 +285,28 @@ func TestStalled_job_goes_to_another_worker(t *testing.T) {
 		t.Errorf("the other worker is told %v", v)
 	}
 }
+
+// A worker in another process, which may go on under a lease that has ended where
+// nobody else has the job, does not get the job back in that way: the others are
+// busy for long, and come for it when it is theirs.
+func TestStalled_job_is_not_adopted_again(t *testing.T) {
+	a := newAlone(t)
+	put(t, a.Queue, 1, 0)
+	l, _ := leaseTo(t, a.Queue, far("bad"))
+	begin := a.at
+	for a.at.Sub(begin) < 2*time.Minute {
+		a.mu.Lock()
+		a.saw(a.at, far("busy"))
+		a.mu.Unlock()
+		if says(t, a.Queue, far("bad"), l, jobs.ReportProgress, 1, jobs.Value{}) != jobs.Kept {
+			break
+		}
+		a.step(3 * time.Second)
+	}
+	if took := a.at.Sub(begin); took < time.Minute || took > 70*time.Second {
+		t.Errorf("it lost the job after %v", took)
+	}
+	if _, ok := leaseTo(t, a.Queue, far("busy")); !ok {
+		t.Error("the job is not there for the other worker")
+	}
+}
