@@ -230,8 +230,10 @@ func TestStrangers_replay(t *testing.T) {
 			// What gossip itself believes may flicker: memberlist has forgotten the dead
 			// by now, takes its old words for news, and finds out by asking. The session
 			// is what decides, and no word of gossip makes one.
+			// Only what the dead one asked for last counts for a while, as one direction:
+			// for 600 ms, and eight times that after false alarms.
 			st := p.status(p.a).Peer
-			if st.Session != "down" {
+			if st.Session != "down" && !(st.Session == "connected" && time.Since(begun) < 5*time.Second) {
 				t.Errorf("session %s, gone: %v, alive: %v; a replay brings nobody back", st.Session, st.Gone, st.Alive)
 			}
 			if st.Alive {
