@@ -355,7 +355,7 @@ func (q *Queue) stall(now time.Time) int {
 	q.stalledAt = now
 	n := 0
 	for worker, jobs := range q.table.Stall(now) {
-		q.log.Warn("a worker renews leases of jobs that it does not bring on: they are given to another", "worker", worker, "jobs", jobs)
+		q.log.Warn("a worker renews leases of jobs that it does not bring on: they wait again, for others", "worker", worker, "jobs", jobs)
 		n += jobs
 	}
 	return n
