@@ -19,6 +19,8 @@ const (
 	// stealAfter is the time that all of the peer's work must take for an idle
 	// node to ask for one of a few jobs: below, the peer has soon begun them.
 	stealAfter = 10 * time.Second
+	// stealWait is for how long that must be so: a worker may be about to take them.
+	stealWait = 2 * time.Second
 	// shareInterval is how often a busy node takes some of a dead peer's jobs.
 	shareInterval = 500 * time.Millisecond
 	// consumePage bounds the results that the peer is asked for at once.
@@ -250,6 +252,7 @@ func (q *Queue) feedIdle(ctx context.Context) error {
 		return nil
 	}
 	if !hungry {
+		q.fewSince = time.Time{}
 		return q.shareWithDead(ctx, cores)
 	}
 	if from := q.pair.MayTakeOver(); from != "" {
@@ -261,7 +264,7 @@ func (q *Queue) feedIdle(ctx context.Context) error {
 		return nil
 	}
 	p := q.pair.Peer()
-	if p.Session == peersync.SessionDown || !p.LoadFresh || !worthAsking(&p.Load) {
+	if p.Session == peersync.SessionDown || !p.LoadFresh || !q.worthAsking(&p.Load) {
 		return nil
 	}
 	if now := q.now(); now.Before(q.stealAt) {
@@ -282,13 +285,17 @@ func (q *Queue) feedIdle(ctx context.Context) error {
 	return nil
 }
 
-// worthAsking reports whether a peer has jobs to spare for a node that has none:
-// more than its workers begin soon, or some that nobody there is free for.
-func worthAsking(l *peersync.Load) bool {
-	if l.Waiting > 2*l.Workers {
-		return true
+// worthAsking reports whether a peer has jobs to spare for this node, which has
+// none: more than its workers begin soon, or some that have waited for a while
+// and that nobody there is free for. Only the node's loop calls it.
+func (q *Queue) worthAsking(l *peersync.Load) bool {
+	few := l.Waiting > 0 && l.FreeLanes == 0 && l.Remaining.Float() > float64(l.Rate)*stealAfter.Seconds()
+	if !few {
+		q.fewSince = time.Time{}
+	} else if q.fewSince.IsZero() {
+		q.fewSince = q.now()
 	}
-	return l.Waiting > 0 && l.FreeLanes == 0 && l.Remaining.Float() > float64(l.Rate)*stealAfter.Seconds()
+	return l.Waiting > 2*l.Workers || few && q.now().Sub(q.fewSince) >= stealWait
 }
 
 // Consume hands out results, each once: those of this home first, and of the

@@ -811,18 +811,28 @@ func TestWorthAsking(t *testing.T) {
 	day := jobs.Work{Lo: 86400e6}
 	for name, c := range map[string]struct {
 		peersync.Load
-		want bool
+		first, later bool // two seconds later
 	}{
-		"nothing waits":                       {peersync.Load{Remaining: day, Workers: 2, Rate: 1e6, Leased: 8}, false},
-		"nobody works there":                  {peersync.Load{Waiting: 1, Remaining: jobs.Work{Lo: 2}}, true},
-		"many wait":                           {peersync.Load{Waiting: 5, Workers: 2, Rate: 1e6, Remaining: jobs.Work{Lo: 1e3}}, true},
-		"a few, soon begun":                   {peersync.Load{Waiting: 4, Workers: 2, Rate: 1e6, Leased: 8, Remaining: jobs.Work{Lo: 9e6}}, false},
-		"a few, and all are at work for long": {peersync.Load{Waiting: 1, Workers: 2, Rate: 1e6, Leased: 8, Remaining: day}, true},
-		"a few, and none gets on":             {peersync.Load{Waiting: 1, Workers: 2, Leased: 8, Remaining: day}, true},
-		"a few, and somebody is free":         {peersync.Load{Waiting: 1, Workers: 2, Rate: 1e6, Leased: 1, FreeLanes: 1, Remaining: day}, false},
+		"nothing waits":                       {peersync.Load{Remaining: day, Workers: 2, Rate: 1e6, Leased: 8}, false, false},
+		"nobody works there":                  {peersync.Load{Waiting: 1, Remaining: jobs.Work{Lo: 2}}, true, true},
+		"many wait":                           {peersync.Load{Waiting: 5, Workers: 2, Rate: 1e6, Remaining: jobs.Work{Lo: 1e3}}, true, true},
+		"a few, soon begun":                   {peersync.Load{Waiting: 4, Workers: 2, Rate: 1e6, Leased: 8, Remaining: jobs.Work{Lo: 9e6}}, false, false},
+		"a few, and all are at work for long": {peersync.Load{Waiting: 1, Workers: 2, Rate: 1e6, Leased: 8, Remaining: day}, false, true},
+		"a few, and none gets on":             {peersync.Load{Waiting: 1, Workers: 2, Leased: 8, Remaining: day}, false, true},
+		"a few, and somebody is free":         {peersync.Load{Waiting: 1, Workers: 2, Rate: 1e6, Leased: 1, FreeLanes: 1, Remaining: day}, false, false},
 	} {
-		if got := worthAsking(&c.Load); got != c.want {
-			t.Errorf("%s: %v, want %v", name, got, c.want)
+		now := time.Now()
+		q := &Queue{now: func() time.Time { return now }}
+		if got := q.worthAsking(&c.Load); got != c.first {
+			t.Errorf("%s: %v, want %v", name, got, c.first)
+		}
+		now = now.Add(stealWait)
+		if got := q.worthAsking(&c.Load); got != c.later {
+			t.Errorf("%s, %v later: %v, want %v", name, stealWait, got, c.later)
+		}
+		q.worthAsking(&peersync.Load{Workers: 2}) // none waits for a moment
+		if got := q.worthAsking(&c.Load); got != c.first {
+			t.Errorf("%s, and none in between: %v, want %v", name, got, c.first)
 		}
 	}
 }

@@ -48,6 +48,7 @@ type Queue struct {
 	taking     sync.Mutex // one take-over at a time
 	stealAt    time.Time  // not before; the loop's
 	shareAt    time.Time  // the same
+	fewSince   time.Time  // since when the peer has a few jobs that wait, zero if it has not; the loop's
 	shared     []jobs.ID  // taken over though there was work; the loop's
 	takenOver  atomic.Int64
 	lost       []loss     // not yet in the rows; the loop's
