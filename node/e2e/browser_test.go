@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 )
@@ -91,14 +93,46 @@ func opened(t *testing.T, ctx context.Context, url string) *tab {
 	return b
 }
 
-// do does the steps, or fails the test.
+// do does the steps, or fails the test. A step whose element the page replaced
+// before the step came to it is done again.
 func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	ctx, stop := context.WithTimeout(b.ctx, time.Minute)
 	defer stop()
-	if err := chromedp.Do(ctx, steps...); err != nil {
-		b.t.Fatalf("in the browser: %v; the page says:\n%s", err, b.all())
+	for _, step := range steps {
+		err := chromedp.Do(ctx, step)
+		for replaced(err) && ctx.Err() == nil {
+			pause(10 * time.Millisecond)
+			err = chromedp.Do(ctx, step)
+		}
+		if err != nil {
+			b.t.Fatalf("in the browser: %v; the page says:\n%s", err, b.all())
+		}
 	}
+}
+
+// replaced tells that an element, or the page around it, went between the moment
+// it was found and the step that needs it, which then did nothing.
+func replaced(err error) bool {
+	var e *cdproto.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	for _, gone := range []string{"Could not find node with given id", "Node is detached from document", "Execution context was destroyed", "Cannot find context with specified id"} {
+		if strings.HasPrefix(e.Message, gone) {
+			return true
+		}
+	}
+	return false
+}
+
+// leave does the steps, of which the last leads to another page, and waits until
+// that one is there: until then every word of the old page is still to be read.
+func (b *tab) leave(steps ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	b.do(chromedp.Evaluate[chromedp.Void](`window.left = true`))
+	b.do(steps...)
+	b.holds(20*time.Second, `!window.left && document.readyState === "complete"`)
 }
 
 // all is the text of the page.
@@ -116,10 +150,15 @@ func (b *tab) text(selector string) string {
 	return ask[string](b, `document.querySelector(`+quoted(selector)+`)?.innerText ?? ""`)
 }
 
-// ask evaluates an expression in the page.
+// ask evaluates an expression in the page, which changes nothing there: it is
+// asked again where the page went meanwhile.
 func ask[T any](b *tab, expression string) T {
 	b.t.Helper()
 	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression))
+	for replaced(err) && b.ctx.Err() == nil {
+		pause(10 * time.Millisecond)
+		v, err = chromedp.Run(b.ctx, chromedp.Evaluate[T](expression))
+	}
 	if err != nil {
 		b.t.Fatalf("ask the page %s: %v", expression, err)
 	}

@@ -24,7 +24,7 @@ func TestDashboard_login(t *testing.T) {
 	login := func(token string) {
 		t.Helper()
 		b.until(20*time.Second, "#main", "Log in")
-		b.do(chromedp.SendKeys("#token", token), chromedp.KeyEvent(kb.Enter))
+		b.leave(chromedp.SendKeys("#token", token), chromedp.KeyEvent(kb.Enter))
 	}
 	login("wm_nothing")
 	b.until(20*time.Second, "#login-error", "not known here")
@@ -44,11 +44,12 @@ func TestDashboard_login(t *testing.T) {
 	b.until(time.Minute, row(id), "Right: 20,000 iterations")
 	b.until(10*time.Second, ".same", "workmanager enqueue closed.bin -n 20000 --wait --node https://"+addr)
 
-	b.do(chromedp.Click("#logout"))
+	b.leave(chromedp.Click("#logout"))
 	b.until(20*time.Second, "#main", "Log in")
 	b.do(chromedp.Navigate(page))
 	login(made.Tokens["operator"])
 	b.until(20*time.Second, "#forecast-text", "Nothing queued")
+	b.until(10*time.Second, ".top", "Log out")
 	if role := ask[string](b, `document.querySelector("#logout").title`); role != "init, operator" {
 		t.Errorf("the page says that it was opened by %q, want the operator's token and role", role)
 	}
