@@ -38,7 +38,6 @@ type world struct {
 	rng    *rand.Rand
 	cloud  *ec2test.EC2
 	wanted int // workers that the work keeps busy
-	queued bool
 	// chances of a guest, a tick
 	mute, hang, die, deaf float64
 	boot                  time.Duration

@@ -160,7 +160,7 @@ func TestIDs(t *testing.T) {
 			t.Fatalf("NewID: version %d variant %b in %s", v, id[8]>>6, id)
 		}
 	}
-	if jobs.KeyID("c", "t", "k") != jobs.KeyID("c", "t", "k") {
+	if once := jobs.KeyID("c", "t", "k"); once != jobs.KeyID("c", "t", "k") {
 		t.Error("KeyID: one key, two IDs")
 	}
 	if jobs.KeyID("c", "ta", "b") == jobs.KeyID("c", "t", "ab") {
@@ -171,7 +171,7 @@ func TestIDs(t *testing.T) {
 		t.Errorf("KeyID(%s) = %s, want the key's time, version 8, and all else from the hash", key, id)
 	}
 	first, far := jobs.KeyID("c", "t", key+"/1"), jobs.KeyID("c", "t", key+"/640")
-	if bytes.Compare(first[:6], last[:6]) != 0 || bytes.Compare(far[:6], last[:6]) <= 0 {
+	if !bytes.Equal(first[:6], last[:6]) || bytes.Compare(far[:6], last[:6]) <= 0 {
 		t.Errorf("KeyID of lines 1 and 640 = %s and %s, want them in order behind %s", first, far, last)
 	}
 	for _, key := range []string{key + "-1", key + "/x", key + "/", "k" + key[1:], key[:35]} { // no time in these: the hash alone

@@ -392,7 +392,8 @@ func (c *check) onceMore() bool {
 // prepare finds out what is to be computed. It returns false if nothing is:
 // the job is gone, or decided.
 func (a *auditor) prepare(ctx context.Context, c *check) (bool, error) {
-	end, stops := c.iterations, []uint64(nil)
+	var end uint64
+	var stops []uint64
 	if c.why == sampled {
 		end = c.said[0].at
 	} else {
@@ -411,7 +412,8 @@ func (a *auditor) prepare(ctx context.Context, c *check) (bool, error) {
 			a.cleared(c)
 			return false, nil
 		}
-		c.v1, c.iterations, c.from, end = j.V1, j.Iterations, jobs.Progress{Done: 1, Value: j.V1}, j.Iterations
+		end = j.Iterations
+		c.v1, c.iterations, c.from = j.V1, end, jobs.Progress{Done: 1, Value: j.V1}
 		for _, p := range j.Ladder() {
 			if p.Done > 1 && p.Done < end {
 				stops = append(stops, p.Done)

@@ -12,12 +12,11 @@ import (
 
 // outlook is what a forecast is made of, beside the status.
 type outlook struct {
-	here, there  flow // of this node, and as the peer says
-	longest      float64
-	rate         float64 // iterations a second of one job, 0 unknown
-	reported     float64 // iterations a second that the workers at work say they do
-	unreachable  time.Duration
-	startedSince time.Duration
+	here, there flow // of this node, and as the peer says
+	longest     float64
+	rate        float64 // iterations a second of one job, 0 unknown
+	reported    float64 // iterations a second that the workers at work say they do
+	unreachable time.Duration
 }
 
 // Bounds of the states.

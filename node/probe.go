@@ -11,14 +11,14 @@ import (
 
 // ProbeGossip asks whether gossip answers at addr, by TCP and by UDP. Without the
 // keys of a closed pair it gets no answer by UDP.
-func ProbeGossip(ctx context.Context, addr, cluster string, files keys.Files, timeout time.Duration) (tcp, udp error, took time.Duration) { //nolint:revive // two findings, not one error
+func ProbeGossip(ctx context.Context, addr, cluster string, files keys.Files, timeout time.Duration) (took time.Duration, tcp, udp error) {
 	var ring [][]byte
 	if files.Dir != "" {
 		var err error
 		if ring, err = keys.GossipKeys(files.Dir); err != nil {
-			return nil, fmt.Errorf("read the key of gossip: %w", err), 0
+			return 0, nil, fmt.Errorf("read the key of gossip: %w", err)
 		}
 	}
 	p := peersync.Probe(ctx, addr, cluster, ring, timeout)
-	return p.TCP, p.UDP, p.Took
+	return p.Took, p.TCP, p.UDP
 }

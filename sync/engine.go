@@ -121,7 +121,7 @@ type counters struct {
 	rowsIn, rowsOut, chunksIn, chunksOut    int64
 	timeouts, refusals, badFrames, strays   int64
 	copiesIn, copiesOut, copiesDropped      int64
-	floorRounds, takenOver, stolen, resets  int64
+	floorRounds, stolen, resets             int64
 	compared, differed, repaired, pairAlarm int64
 }
 

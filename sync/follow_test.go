@@ -20,11 +20,10 @@ import (
 
 // pipes is a listener within one bubble: a dial is a net.Pipe.
 type pipes struct {
-	conns  chan net.Conn
-	done   chan struct{}
-	once   sync.Once
-	dials  atomic.Int64
-	refuse atomic.Bool
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+	dials atomic.Int64
 }
 
 func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }

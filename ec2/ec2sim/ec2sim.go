@@ -160,7 +160,6 @@ type machine struct {
 	up        bool
 	running   []*chain
 	idleFrom  float64
-	pollAt    float64
 	gone      bool
 	everHad   bool
 	idleCheck int // version

@@ -379,21 +379,6 @@ func (n *node) follow(after string, limit int) (ids []jobs.ID, cursor string, re
 	}
 }
 
-// raise raises the floor of both nodes as a round does, and drops what is below.
-func (w *world) raise(upTo time.Time) time.Time {
-	w.t.Helper()
-	ctx := context.Background()
-	t, _, err := w.a.Promise(ctx, upTo)
-	w.a.ok(err)
-	t, _, err = w.b.Promise(ctx, t)
-	w.b.ok(err)
-	for _, n := range []*node{w.a, w.b} {
-		n.ok(n.Raise(ctx, t))
-		n.expire()
-	}
-	return t
-}
-
 func (n *node) expire() (dropped int) {
 	n.w.t.Helper()
 	for {

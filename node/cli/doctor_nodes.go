@@ -246,7 +246,7 @@ func (d *doctor) peer(name string, st api.Status) {
 
 // gossip looks whether gossip answers from here, by both ways.
 func (d *doctor) gossip(ctx context.Context, addr string) {
-	tcp, udp, took := node.ProbeGossip(ctx, addr, d.cluster, keys.Files{Dir: d.keys}, d.timeout)
+	took, tcp, udp := node.ProbeGossip(ctx, addr, d.cluster, keys.Files{Dir: d.keys}, d.timeout)
 	if tcp != nil {
 		next := "let TCP to " + addr + " through: a security group, a firewall"
 		if refused(tcp) {

@@ -43,7 +43,7 @@ func TestFleet_page(t *testing.T) {
 	b.do(chromedp.Click("dialog[open] .danger"))
 	b.until(20*time.Second, "#decisions", "drain "+is[0].ID+": an operator asked for it")
 	b.holds(40*time.Second, `![...document.querySelectorAll("#fleet code")].some((c) => c.textContent === `+quoted(is[0].ID)+`)`)
-	is = f.state(40*time.Second, "another has come in its place", func(is []api.Instance) bool { return len(working(is)) == 2 })
+	f.state(40*time.Second, "another has come in its place", func(is []api.Instance) bool { return len(working(is)) == 2 })
 
 	// How to stop paying: one button. Then the page says why nothing gets on, and
 	// what to do about it, in the sentence that is read first.

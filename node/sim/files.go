@@ -12,7 +12,6 @@ import (
 // fileMedium is a directory with a real database.
 type fileMedium struct {
 	root, dir string
-	made      *int
 	s         *store.Store
 }
 
