@@ -55,8 +55,9 @@
 // # Files
 //
 // The core is synchronous, takes time as a value and has no goroutine: state.go,
-// wait.go, engine.go, floor.go. The simulator (node/sim) drives it. Around it
-// stand follow.go and serve.go (HTTP), gossip.go and delegate.go (memberlist),
+// wait.go, floor.go, and the engine: engine.go, answer.go (what the peer asks),
+// take.go (what it answers). The simulator (node/sim) drives it. Around it stand
+// follow.go and serve.go (HTTP), gossip.go, gossip_join.go and delegate.go (memberlist),
 // events.go (what gossip tells), calls.go (what a node asks its peer),
 // repair.go (comparing), wire*.go (the bytes) and run.go (the loops).
 package sync
