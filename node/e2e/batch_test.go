@@ -21,7 +21,7 @@ import (
 )
 
 // batchTimeout bounds one batch, far above what it takes.
-const batchTimeout = 2 * time.Minute
+const batchTimeout = 5 * time.Minute
 
 // line returns a line of a batch.
 func line(data string, iterations int) string {

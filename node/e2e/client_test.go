@@ -101,7 +101,7 @@ func (n *node) job(id string) api.Job {
 func (n *node) completed(id, want string) api.Job {
 	n.t.Helper()
 	var j api.Job
-	poll(n.t, 60*time.Second, "job "+id+" ends", func() string {
+	poll(n.t, 3*time.Minute, "job "+id+" ends", func() string {
 		decode(n.t, n.must(http.StatusOK, "GET", "/v1/jobs/"+id+"?wait=20s", nil), &j)
 		if j.State == "queued" || j.State == "leased" {
 			return fmt.Sprintf("%s, %d of %d done", j.State, j.Done, j.Iterations)

@@ -132,9 +132,7 @@ func TestKeys(t *testing.T) {
 				return ""
 			})
 			poll(t, upTimeout, n.name+" takes the new token", func() string { return n.answers(extra, "GET", "/v1/fleet", 200) })
-			if said := enqueue(n, made.Tokens["client"]); said != "" {
-				t.Errorf("%s, renewed: %s", n.name, said)
-			}
+			poll(t, syncTimeout, n.name+", renewed, has jobs on both disks", func() string { return enqueue(n, made.Tokens["client"]) })
 		}
 		if p := command(t, "token", "revoke", "--keys", dir, extra); p.code != 0 {
 			t.Fatalf("revoke: exit code %d: %s", p.code, p.log.String())
@@ -142,14 +140,17 @@ func TestKeys(t *testing.T) {
 		for _, n := range nodes {
 			poll(t, upTimeout, n.name+" no longer takes the token", func() string { return n.answers(extra, "GET", "/v1/fleet", 401) })
 		}
-		r, err := a.tlsAsk("GET", "/v1/status", "", made.Tokens["client"])
-		var st api.Status
-		if err == nil {
-			err = json.Unmarshal(r.body, &st)
-		}
-		if err != nil || st.Certificate == nil || st.Certificate.DaysLeft < 364 || st.Certificate.CADaysLeft < 3600 || st.Peer.Session != "sync" {
-			t.Errorf("status: %v, certificate %+v, session %s", err, st.Certificate, st.Peer.Session)
-		}
+		poll(t, syncTimeout, "the status says that all is well", func() string {
+			r, err := a.tlsAsk("GET", "/v1/status", "", made.Tokens["client"])
+			var st api.Status
+			if err == nil {
+				err = json.Unmarshal(r.body, &st)
+			}
+			if err != nil || st.Certificate == nil || st.Certificate.DaysLeft < 364 || st.Certificate.CADaysLeft < 3600 || st.Peer.Session != "sync" {
+				return fmt.Sprintf("%v, certificate %+v, session %s", err, st.Certificate, st.Peer.Session)
+			}
+			return ""
+		})
 		made.Tokens["revoked"] = extra
 	})
 
@@ -178,9 +179,7 @@ func TestKeys(t *testing.T) {
 				t.Errorf("%s found a peer", x.name)
 			}
 		}
-		if said := enqueue(a, made.Tokens["client"]); said != "" {
-			t.Errorf("the pair meanwhile: %s", said)
-		}
+		poll(t, syncTimeout, "the pair has jobs on both disks beside them", func() string { return enqueue(a, made.Tokens["client"]) })
 	})
 
 	for _, n := range nodes {

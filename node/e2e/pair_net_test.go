@@ -136,8 +136,8 @@ func TestPairHTTPCut(t *testing.T) {
 	atLength(t)
 	p := newNetPair(t, "--workers", "0")
 	p.net.Both(p.a.host, p.b.host, Rule{Cut: true, Match: httpOnly})
-	p.a.local(5 * time.Second)
-	p.b.local(5 * time.Second)
+	p.a.local(syncTimeout)
+	p.b.local(syncTimeout)
 	shown := 0
 	for i := range 100 {
 		s := p.halves()[i%2]
@@ -230,8 +230,8 @@ func TestPairSplitKeys(t *testing.T) {
 	atLength(t)
 	p := newNetPair(t)
 	p.net.Both(p.a.host, p.b.host, Rule{Cut: true})
-	p.a.local(5 * time.Second)
-	p.b.local(5 * time.Second)
+	p.a.local(syncTimeout)
+	p.b.local(syncTimeout)
 	ids := map[string]string{}
 	for i := range 60 {
 		key := fmt.Sprint("key-", i)

@@ -29,8 +29,8 @@ import (
 const (
 	// syncTimeout is how long a pair may take to be in step again, and
 	// convergeTimeout until both hold the same.
-	syncTimeout     = 30 * time.Second
-	convergeTimeout = 60 * time.Second
+	syncTimeout     = 60 * time.Second
+	convergeTimeout = 2 * time.Minute
 	// promisedStall and promisedTakeover are the product's; what is measured
 	// here may be slack times as much, for the load of the machine.
 	promisedStall    = 700 * time.Millisecond

@@ -134,9 +134,12 @@ func TestRenewal(t *testing.T) {
 	}
 	p.inStep()
 	for _, n := range nodes {
-		if st := p.status(n).Peer; !st.Alive || st.Session != "sync" {
-			t.Errorf("%s: session %s, alive by gossip: %v", n.name, st.Session, st.Alive)
-		}
+		poll(t, syncTimeout, n.name+" is in step, and its peer alive by gossip", func() string {
+			if st := p.status(n).Peer; !st.Alive || st.Session != "sync" {
+				return fmt.Sprintf("session %s, alive by gossip: %v", st.Session, st.Alive)
+			}
+			return ""
+		})
 		for _, text := range []string{"No installed keys", "bad certificate", "peer_down"} {
 			if said(n, text) > 0 {
 				t.Errorf("%s has said %q", n.name, text)

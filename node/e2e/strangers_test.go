@@ -45,13 +45,20 @@ func TestStrangers(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s := newStranger(t, row.self, row.label, row.key)
-			for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
+			// Who may not get in never does; who may, does at some try: on a busy
+			// machine one may take too long, or a member be missed for a moment.
+			joins, listed := map[string]bool{}, 0
+			look := func() {
 				for _, to := range p.gossip {
 					joined, err := s.list.Join([]string{to})
-					if got := joined > 0 && err == nil; got != row.sees {
-						t.Errorf("joins %s: %d, %v", to, joined, err)
+					if joined > 0 && err == nil {
+						joins[to] = true
 					}
 				}
+				listed = max(listed, s.list.NumMembers()-1)
+			}
+			for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
+				look()
 				for _, m := range s.list.Members() { // the worst it can say
 					_ = s.list.SendBestEffort(m, []byte("\x01garbage")) // it may be refused
 					_ = s.list.SendReliable(m, []byte("\x02garbage"))
@@ -61,8 +68,16 @@ func TestStrangers(t *testing.T) {
 			for _, n := range []*node{p.a, p.b} {
 				poll(t, syncTimeout, "jobs are on both disks meanwhile", func() string { return p.enqueue(n, row.name, "both") })
 			}
-			if others := s.list.NumMembers() - 1; (others > 0) != row.sees {
-				t.Errorf("it lists %d others: %v", others, s.list.Members())
+			if row.sees {
+				poll(t, syncTimeout, "it joins both and lists others", func() string {
+					if len(joins) == 2 && listed > 0 {
+						return ""
+					}
+					look()
+					return fmt.Sprint(joins, listed)
+				})
+			} else if look(); len(joins) > 0 || listed > 0 {
+				t.Errorf("it joins %v and lists %d others: %v", joins, listed, s.list.Members())
 			}
 			for _, n := range []*node{p.a, p.b} {
 				st := p.status(n).Peer
@@ -172,10 +187,13 @@ func TestStrangers_replay(t *testing.T) {
 	t.Run("while_both_are_there", func(t *testing.T) {
 		again := heard.replay(t)
 		enqueue("under replay", 100)
+		poll(t, syncTimeout, "a stream that is played again is answered, and so taken for something", func() string {
+			if again.answers.Load() == 0 {
+				return "none is"
+			}
+			return ""
+		})
 		t.Log("played again:", again.stop())
-		if again.answers.Load() == 0 {
-			t.Error("no stream was answered: what was played again has not been taken for anything")
-		}
 	})
 	t.Run("of_a_boot_that_is_over", func(t *testing.T) {
 		p.b.kill()
