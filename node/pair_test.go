@@ -108,12 +108,12 @@ func (s *solo) kill() {
 // until polls, and fails the test if it does not come to be.
 func (d *duo) until(what string, ok func() bool) {
 	d.t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		if time.Now().After(deadline) {
-			d.t.Fatalf("it did not come to be in 15 s: %s; a sees %+v, b sees %+v", what, d.a.pair.Peer(), d.b.pair.Peer())
+			d.t.Fatalf("it did not come to be in a minute: %s; a sees %+v, b sees %+v", what, d.a.pair.Peer(), d.b.pair.Peer())
 		}
 		<-tick.C
 	}

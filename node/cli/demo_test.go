@@ -97,7 +97,7 @@ func TestDemoInterrupted(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(sig.String(), func(t *testing.T) {
 			cmd, stdout, stderr, dir := startDemo(t, binary)
-			within(t, 30*time.Second, func() bool { return strings.Contains(stderr.String(), "in step") })
+			within(t, 2*time.Minute, func() bool { return strings.Contains(stderr.String(), "in step") })
 			if len(running(t, dir)) < 2 {
 				t.Fatalf("processes of the demo: %v, want both nodes", running(t, dir))
 			}
@@ -106,7 +106,7 @@ func TestDemoInterrupted(t *testing.T) {
 			}
 			err := cmd.Wait()
 			if sig == syscall.SIGKILL {
-				within(t, 10*time.Second, func() bool { return len(running(t, dir)) == 0 }) // by the system
+				within(t, time.Minute, func() bool { return len(running(t, dir)) == 0 }) // by the system
 				return
 			}
 			if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {

@@ -54,14 +54,12 @@ func TestScript(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			for _, name := range []string{"WORKMANAGER_NODE", "DEAD"} {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
+				addr, free, err := ownAddr()
 				if err != nil {
 					return err
 				}
-				e.Setenv(name, l.Addr().String())
-				if err := l.Close(); err != nil {
-					return err
-				}
+				e.Defer(free)
+				e.Setenv(name, addr)
 			}
 			e.Setenv("VALUE5", "5ab743e5b9704b2ae1584c7b768aba17d98388c1cb56b7c7240a0636157e21251ecb636baff93da58db7ea849c1f8717649a6963162ee8fe66fc9b391a2aa94c")
 			return nil
@@ -133,16 +131,40 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// poll tries f until it returns nil, for at most 20 s.
+// ownAddr returns an address that nobody listens at, and nobody is given who asks
+// for any, until free is called: it is bound. Who asks for it by name may listen.
+func ownAddr() (addr string, free func(), err error) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		return "", nil, err
+	}
+	syscall.CloseOnExec(fd)
+	free = func() { _ = syscall.Close(fd) } // it was never used
+	err = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
+	if err == nil {
+		err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	}
+	var at syscall.Sockaddr
+	if err == nil {
+		at, err = syscall.Getsockname(fd)
+	}
+	if err != nil {
+		free()
+		return "", nil, err
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(at.(*syscall.SockaddrInet4).Port)), free, nil
+}
+
+// poll tries f until it returns nil, for at most 90 s.
 func poll(ts *testscript.TestScript, f func() error) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	end := time.After(20 * time.Second)
+	end := time.After(90 * time.Second)
 	for err := f(); err != nil; err = f() {
 		select {
 		case <-tick.C:
 		case <-end:
-			ts.Fatalf("not within 20 s: %v", err)
+			ts.Fatalf("not within 90 s: %v", err)
 		}
 	}
 }
