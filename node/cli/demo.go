@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	// demoTimeout is how long the demo may take, whatever happens.
-	demoTimeout = 30 * time.Second
+	// demoTimeout is how long the demo may take, whatever happens: on a machine that
+	// has ten times as much to do, too.
+	demoTimeout = 2 * time.Minute
 	// demoCompute is how long the nodes are to compute, together, were nothing
 	// to happen to them; all else takes as long again.
 	demoCompute = 2500 * time.Millisecond
