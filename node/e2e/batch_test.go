@@ -286,6 +286,16 @@ func (n *node) forgotten() {
 func TestBatchVanished(t *testing.T) {
 	t.Parallel()
 	n := start(t, t.TempDir(), nil, "--workers", "0")
+	goroutines := func() (k int) {
+		for line := range strings.Lines(string(n.must(http.StatusOK, "GET", "/metrics", nil).body)) {
+			if _, err := fmt.Sscanf(line, "go_goroutines %d", &k); err == nil {
+				return k
+			}
+		}
+		t.Fatal("the metrics have no go_goroutines")
+		return 0
+	}
+	before := goroutines()
 	for i := range 10 {
 		name := fmt.Sprintf("gone/%d", i)
 		n.within(name, func() error { return vanish(n, name, 2000) })
@@ -295,17 +305,19 @@ func TestBatchVanished(t *testing.T) {
 	n.forgotten()
 	// net/http closes a connection at the first write that fails; the handler ends
 	// when what it had handed to the writer is committed.
-	var last int64
+	var last [2]int64
 	same := time.Now()
-	poll(t, 10*time.Second, "the last commits end", func() string {
-		if now := n.status().Queued; now != last {
+	poll(t, time.Minute, "the last commits end", func() string {
+		now := [2]int64{n.status().Queued, int64(goroutines())}
+		if now != last {
 			last, same = now, time.Now()
 		}
-		if time.Since(same) < time.Second {
-			return fmt.Sprintf("%d jobs, and more come in", last)
+		if now[1] > int64(before) && time.Since(same) < 5*time.Second { // what still runs then is named below
+			return fmt.Sprintf("%d jobs, %d goroutines, %d before", now[0], now[1], before)
 		}
 		return ""
 	})
+	t.Logf("%d goroutines, %d before", last[1], before)
 	n.signal(syscall.SIGQUIT) // Go prints every goroutine and exits with 2
 	<-n.exited
 	log := n.log.String()
