@@ -47,9 +47,6 @@ func TestPairDiskFull(t *testing.T) {
 	if stall > promisedStall*slack() {
 		t.Errorf("longest call: %v, promised are %v", stall, promisedStall)
 	}
-	if full < well/2 {
-		t.Errorf("%.0f calls/s with the peer's disk full, %.0f before", full, well)
-	}
 	if s := p.b.status(); s.Writable {
 		t.Errorf("the full node's status: writable %v, %q", s.Writable, s.WriteProblem)
 	}
@@ -62,6 +59,12 @@ func TestPairDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := p.a.both(convergeTimeout)
+	begin = time.Now()
+	pause(2 * time.Second)
+	mended := rate(l, begin)
+	if full < min(well, mended)/2 { // the machine may have got busy, or idle, meanwhile
+		t.Errorf("%.0f calls/s with the peer's disk full, %.0f before and %.0f after", full, well, mended)
+	}
 	l.stop()
 	b.faultless(t)
 	t.Logf("both %v after there was room", again)
