@@ -23,6 +23,7 @@ type past struct {
 	cut     []string  // whose older claims were dropped
 	failed  []string  // who said that it cannot be computed, once a time
 	stalled string    // who held it last without bringing it on
+	stalls  uint32    // how often somebody did
 	at      time.Time // when that was, or one said so, whichever came last
 	anew    bool      // it goes on from below its checkpoint, which is not trusted
 	// beside is the row's checkpoint, if that is further than what the holder has

@@ -409,37 +409,6 @@ func (t *Table) Expire(now time.Time) []jobs.ID {
 	return lost
 }
 
-// stallAfter is how long a worker may keep a job that it does not bring on: one
-// that computes goes on within milliseconds, and what is leased ahead is begun
-// within seconds.
-const stallAfter = time.Minute
-
-// Stall ends the leases of workers that renew them and do not bring the job on:
-// they lie, their computing has stopped, or other jobs keep their lanes. Nothing
-// of the work is lost with them, so they are no losses. The jobs wait again, for
-// other workers where there are some. It returns how many each worker had.
-func (t *Table) Stall(now time.Time) map[string]int {
-	var stalled []*entry
-	for _, held := range t.holders {
-		for _, e := range held {
-			if e.ttl > 0 && now.Sub(e.moved) >= stallAfter {
-				stalled = append(stalled, e)
-			}
-		}
-	}
-	if len(stalled) == 0 {
-		return nil
-	}
-	by := map[string]int{}
-	for _, e := range stalled {
-		by[e.holder]++
-		p := e.noted()
-		p.stalled, p.at = e.holder, now
-		t.release(e)
-	}
-	return by
-}
-
 // Spare returns up to n waiting jobs that have at least so many iterations to
 // go, and forgets them: those whose turn is next, and where too many before
 // them are smaller, the longest.
