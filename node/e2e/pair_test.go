@@ -32,7 +32,8 @@ const (
 	syncTimeout     = 60 * time.Second
 	convergeTimeout = 2 * time.Minute
 	// promisedStall and promisedTakeover are the product's; what is measured
-	// here may be slack times as much, for the load of the machine.
+	// here may be slack times as much, for the load of the machine. A stall may
+	// last as much longer as a call took while both nodes were well.
 	promisedStall    = 700 * time.Millisecond
 	promisedTakeover = 1500 * time.Millisecond
 )
