@@ -351,6 +351,7 @@ func TestPairRefusals(t *testing.T) {
 			t.Parallel()
 			p := newPair(t, "--workers", "1")
 			p.a.completed(p.a.enqueue("before", 20), chain("before", 20))
+			before := p.late(2 * time.Second)
 			odd := p.half("c")
 			if c.setup != nil {
 				c.setup(t, p, odd)
@@ -388,23 +389,10 @@ func TestPairRefusals(t *testing.T) {
 				t.Error("the odd node gives no reason")
 			}
 			strange := o.enqueue("strange", 20)
-			begin := time.Now()
-			n, late := 0, 0
-			for time.Since(begin) < 4*time.Second { // longer than any of gossip's rounds
-				s := p.halves()[n%2]
-				r := s.must(http.StatusOK, "PUT", "/enqueue?iterations=1", strings.NewReader(fmt.Sprint("unharmed ", n)), "Content-Type", "application/octet-stream")
-				if got := r.header.Get(api.HeaderDurability); got != "both" {
-					// A busy machine may be late, at half of them at most; it loses nobody.
-					reason := r.header.Get(api.HeaderDurabilityReason)
-					if late++; strings.HasPrefix(reason, "peer_down") || strings.HasPrefix(reason, "no peer") {
-						t.Fatalf("node %s answers %s (%s) beside %s", s.label, got, reason, c.name)
-					}
-				}
-				n++
-				pause(20 * time.Millisecond)
-			}
-			if late > n/2 {
-				t.Errorf("%d of %d jobs beside %s were not on both disks in time", late, n, c.name)
+			late := p.late(4 * time.Second) // longer than any of gossip's rounds
+			t.Logf("not on both disks in time: %.1f %% before, %.1f %% beside it", 100*before, 100*late)
+			if late > .1+2*before { // a busy machine is late at times, without anybody's help
+				t.Errorf("beside %s %.1f %% of jobs are not on both disks in time, %.1f %% before", c.name, 100*late, 100*before)
 			}
 			for _, s := range p.halves() {
 				s.both(syncTimeout)
@@ -417,6 +405,26 @@ func TestPairRefusals(t *testing.T) {
 			p.settled()
 		})
 	}
+}
+
+// late writes at both nodes for d, and returns the share that is answered as local
+// because the peer was late or lost for a moment. That there is none is never said.
+func (p *pair) late(d time.Duration) float64 {
+	p.t.Helper()
+	n, late := 0, 0
+	for begin := time.Now(); time.Since(begin) < d; {
+		s := p.halves()[n%2]
+		r := s.must(http.StatusOK, "PUT", "/enqueue?iterations=1", strings.NewReader(fmt.Sprint("written ", time.Now().UnixNano())), "Content-Type", "application/octet-stream")
+		if got := r.header.Get(api.HeaderDurability); got != "both" {
+			late++
+			if reason := r.header.Get(api.HeaderDurabilityReason); !strings.HasPrefix(reason, "peer_") && !strings.HasPrefix(reason, "catchup") {
+				p.t.Fatalf("node %s answers %s: %s", s.label, got, reason)
+			}
+		}
+		n++
+		pause(20 * time.Millisecond)
+	}
+	return float64(late) / float64(n)
 }
 
 // TestPairRetention shows that ended jobs go at both nodes and do not come back
