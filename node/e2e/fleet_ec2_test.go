@@ -75,7 +75,7 @@ func (p *ec2Pair) fleet(n *node) (st api.FleetStatus) {
 // that another node launched have no slot here until this one has looked.
 func (p *ec2Pair) working(n int) (is []api.Instance) {
 	p.t.Helper()
-	poll(p.t, 60*time.Second, fmt.Sprintf("%d instances are at work", n), func() string {
+	poll(p.t, 3*time.Minute, fmt.Sprintf("%d instances are at work", n), func() string {
 		is = slices.DeleteFunc(p.fleet(p.a).Instances, func(i api.Instance) bool { return i.State != "working" || i.Slot < 0 })
 		if len(is) == n {
 			return ""
@@ -97,6 +97,26 @@ func (p *ec2Pair) submit(n *node, data string, iterations uint64, more ...string
 	return w.ID
 }
 
+// submitAll enqueues the lines of a batch, so many, and returns their IDs.
+func (p *ec2Pair) submitAll(n *node, lines string, count int) (ids []string) {
+	p.t.Helper()
+	r, err := n.tlsAsk("POST", "/v1/jobs/batch", lines, p.made.Tokens["client"])
+	if err != nil || r.status != http.StatusOK {
+		p.t.Fatalf("batch: %v, %v", r, err)
+	}
+	for text := range strings.Lines(string(r.body)) {
+		var l api.BatchLine
+		if err := json.Unmarshal([]byte(text), &l); err != nil || l.Error != nil {
+			p.t.Fatalf("batch: %v: %s", err, text)
+		}
+		ids = append(ids, l.ID)
+	}
+	if len(ids) != count {
+		p.t.Fatalf("batch: %d lines answered, want %d", len(ids), count)
+	}
+	return ids
+}
+
 func (p *ec2Pair) job(n *node, id string) (j api.Job) {
 	p.t.Helper()
 	r, err := n.tlsAsk("GET", "/v1/jobs/"+id, "", p.made.Tokens["client"])
@@ -112,7 +132,7 @@ func (p *ec2Pair) job(n *node, id string) (j api.Job) {
 // completed waits until a node has the right value of a job.
 func (p *ec2Pair) completed(n *node, id, value string) {
 	p.t.Helper()
-	poll(p.t, 60*time.Second, "job "+id+" is computed", func() string {
+	poll(p.t, 3*time.Minute, "job "+id+" is computed", func() string {
 		j := p.job(n, id)
 		if j.State != "completed" {
 			return fmt.Sprintf("%+v", j)
@@ -136,7 +156,7 @@ func (p *ec2Pair) cancel(ids []string) {
 // left waits until no instance is left, and no process of one.
 func (p *ec2Pair) left() {
 	p.t.Helper()
-	poll(p.t, 30*time.Second, "all instances are gone", p.guests.gone)
+	poll(p.t, 3*time.Minute, "all instances are gone", p.guests.gone)
 }
 
 // TestFleetEC2: with a backlog instances are launched and boot from what the
@@ -145,14 +165,20 @@ func (p *ec2Pair) left() {
 func TestFleetEC2(t *testing.T) {
 	fleetAtLength(t)
 	p, fake := newEC2Pair(t, nil, "--max-workers", "2")
-	want := map[string]string{}
-	for i := range 24 {
-		data := fmt.Sprintf("%s/%d", t.Name(), i)
-		want[p.submit(p.a, data, 200_000)] = chain(data, 200_000)
+	// All at once: an instance that has done the short ones before the others are
+	// there is one too many.
+	var batch strings.Builder
+	const short, endlessly = 24, 48 // more than the lanes of one
+	for i := range short {
+		batch.WriteString(line(fmt.Sprintf("%s/%d", t.Name(), i), 200_000))
 	}
-	var long []string
-	for i := range 48 { // more than the lanes of one
-		long = append(long, p.submit(p.a, fmt.Sprintf("a chain without an end %d", i), endless))
+	for i := range endlessly {
+		batch.WriteString(line(fmt.Sprintf("a chain without an end %d", i), endless))
+	}
+	ids := p.submitAll(p.a, batch.String(), short+endlessly)
+	want, long := map[string]string{}, ids[short:]
+	for i, id := range ids[:short] {
+		want[id] = chain(fmt.Sprintf("%s/%d", t.Name(), i), 200_000)
 	}
 	for _, i := range p.working(2) {
 		if i.Type != "c7a.large" || !strings.HasPrefix(i.Zone, "zone-") || i.Address != "127.0.0.1" || i.Lanes == 0 {
@@ -201,7 +227,7 @@ func TestFleetEC2_loses_instances(t *testing.T) {
 	x := p.guests.of(taken)
 	x.interrupt()
 	p.replaced(taken)
-	poll(t, 20*time.Second, "the interrupted worker has ended by itself", func() string {
+	poll(t, time.Minute, "the interrupted worker has ended by itself", func() string {
 		if log := x.read("calls") + x.read("log"); !strings.Contains(log, "workmanager-worker.service ended with 0") || !strings.Contains(log, "Spot notice") {
 			return log
 		}
@@ -217,7 +243,7 @@ func TestFleetEC2_loses_instances(t *testing.T) {
 // replaced waits until two instances are at work, and that one is none of them.
 func (p *ec2Pair) replaced(id string) (is []api.Instance) {
 	p.t.Helper()
-	poll(p.t, 40*time.Second, id+" is replaced", func() string {
+	poll(p.t, 3*time.Minute, id+" is replaced", func() string {
 		is = p.working(2)
 		if slices.ContainsFunc(is, func(i api.Instance) bool { return i.ID == id }) {
 			return id + " is at work"

@@ -293,7 +293,7 @@ func (a ec2API) call(action string, form url.Values, out any) error {
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=test/20261126/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0")
-	c := http.Client{Timeout: 20 * time.Second}
+	c := http.Client{Timeout: 2 * time.Minute} // moto loads much at its first calls
 	resp, err := c.Do(req)
 	if err != nil {
 		return err
