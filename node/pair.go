@@ -119,7 +119,7 @@ func (q *Queue) GiveAway(ctx context.Context, to string, most int) ([]jobs.ID, e
 		least = stealLeast
 		most = min(most, (q.table.Waiting()+1)/2)
 	}
-	way := q.crossing.begin()
+	way := q.crossing.beginOf(most)
 	defer way.end()
 	ids := q.table.Spare(most, least)
 	q.crossing.spare(ids)
@@ -212,7 +212,7 @@ func (q *Queue) turn(ctx context.Context, waits bool) bool {
 // takeSome returns those that entered the table, and whether it took others, that
 // have ended meanwhile.
 func (q *Queue) takeSome(ctx context.Context, from string, c jobs.Capacity) (ids []jobs.ID, more bool, err error) {
-	way := q.crossing.begin()
+	way := q.crossing.beginOf(max(c.Jobs, 1))
 	defer way.end()
 	some, err := q.store.TakeOver(ctx, from, c)
 	if err != nil {

@@ -130,7 +130,7 @@ func (q *Queue) Enqueue(ctx context.Context, batch []jobs.Job, ack jobs.Ack) ([]
 
 // bring commits new jobs and enters them into the table.
 func (q *Queue) bring(ctx context.Context, subs []store.Submission) ([]jobs.Outcome, error) {
-	way := q.crossing.begin()
+	way := q.crossing.beginOf(len(subs))
 	defer way.end() // after a panic too, which costs its own request only
 	out, err := q.store.Enqueue(ctx, subs)
 	if err == nil {
@@ -333,7 +333,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 	}
 	stalled := q.stall(now)
 	q.outlook(open.Remaining)
-	q.lookForMissed(now, open.Open)
+	q.lookForMissed(now)
 	for key, s := range q.workers {
 		if now.Sub(s.at) > workerGone && q.table.LeasesOf(key) == 0 {
 			delete(q.workers, key)
