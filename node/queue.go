@@ -290,11 +290,21 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 		}
 		return leases, nil
 	}
+	if q.table.Searches(w.Key()) { // others may have the lock before it goes on
+		return nil, atOnce
+	}
 	if q.wake == nil {
 		q.wake = make(chan struct{})
 	}
 	return nil, q.wake
 }
+
+// atOnce tells of more without a wait.
+var atOnce = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 func (q *Queue) saw(now time.Time, w jobs.Worker) {
 	if s := q.workers[w.Key()]; s != nil {
