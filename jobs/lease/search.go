@@ -12,8 +12,8 @@ import (
 // Grant. If it finds none the next Grant of the worker goes on where it stopped,
 // so in the end every job was looked at.
 
-// maxSearch bounds what one Grant looks at, which takes some ten microseconds.
-const maxSearch = 1024
+// maxSearch bounds what one Grant looks at, while its owner holds a lock.
+const maxSearch = 256
 
 // sweep is a place among the waiting jobs: those of higher priorities, and of its
 // own those before at, were looked at.
