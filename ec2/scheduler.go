@@ -348,7 +348,7 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 		m.Instance, m.seenAt, m.untilSeen = i, now, now.Add(s.cfg.hasten(unseenTime))
 		if !was && i.State.Dead() {
 			m.endedAt = now
-			s.bill.add(now, i.ID, s.cost(now, m))
+			s.enter(now, m)
 			if known && s.leading {
 				s.died(now, m)
 			}
@@ -389,7 +389,7 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 	}
 	for id, m := range s.machines {
 		if now.Sub(m.seenAt) > forgetTime {
-			s.bill.add(now, id, s.cost(now, m)) // if its end was not seen
+			s.enter(now, m) // if its end was not seen
 			delete(s.machines, id)
 		}
 	}
@@ -458,9 +458,10 @@ func (s *Scheduler) pause(until time.Time, why string) {
 
 // input gathers what Plan goes by.
 func (s *Scheduler) input(now time.Time, d Demand) Input {
+	spent, _ := s.spent(now)
 	in := Input{
 		Slots: s.ledger.free(now), Queued: d.Queued, Rate: s.arrivals.Rate(now), Lanes: s.lanes, Boot: s.boot, Since: s.since,
-		Unseen: s.unseen, Recent: len(s.launches), Spent: s.spent(now), PausedUntil: s.pauseUntil, Pause: s.pauseWhy, PeerAway: s.peerAway,
+		Unseen: s.unseen, Recent: len(s.launches), Spent: spent, PausedUntil: s.pauseUntil, Pause: s.pauseWhy, PeerAway: s.peerAway,
 	}
 	if s.paused() {
 		in.PausedUntil, in.Pause = now.Add(s.cfg.interval()), Asked

@@ -54,6 +54,7 @@ type Fleet struct {
 	Boot      time.Duration
 	DrainTime time.Duration
 	Spent     float64 // dollars today, as far as prices are known
+	Unpriced  bool    // of some instance of today it is not
 	Launched  int64   // since the start
 	Refused   int64   // launches that the cloud said no to, since the start
 	SeenAt    time.Time
@@ -74,9 +75,10 @@ func (s *Scheduler) Fleet(now time.Time) Fleet {
 	defer s.mu.Unlock()
 	f := Fleet{
 		Kind: s.cfg.Kind, Leader: s.leading, Min: s.cfg.Min, Max: s.cfg.Max, Want: s.last.Want, Have: s.last.Have, Boot: s.boot,
-		DrainTime: s.cfg.DrainTime(s.boot), Spent: s.spent(now), SeenAt: s.lookedAt,
+		DrainTime: s.cfg.DrainTime(s.boot), SeenAt: s.lookedAt,
 		Launched: s.launchCount, Refused: s.refusalCount,
 	}
+	f.Spent, f.Unpriced = s.spent(now)
 	switch {
 	case s.paused():
 		f.Paused, f.Asked = Asked, true

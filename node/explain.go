@@ -36,6 +36,12 @@ func (s *status) Explain(ctx context.Context, id jobs.ID) (api.Explanation, erro
 		explainLease(&e, v)
 		return e, nil
 	}
+	if jobs.OwnerOf(ctx) != "" { // a client, which is told totals
+		st.Fleet, st.Forecast = plainly(st.Fleet), st.Plain
+		for i := range st.Audit.Quarantined {
+			st.Audit.Quarantined[i] = api.Quarantine{}
+		}
+	}
 	w, err := s.waits(ctx, v)
 	if err != nil {
 		return api.Explanation{}, err
@@ -183,6 +189,10 @@ func explainWait(e *api.Explanation, v jobs.View, st *api.Status, w waiting) {
 		because(e, "The fleet is at its maximum of %d and wants %d.", f.Max, f.Want)
 	}
 	for _, q := range st.Audit.Quarantined[:min(len(st.Audit.Quarantined), 3)] {
+		if q.Worker == "" {
+			because(e, "Quarantined, and given nothing: %s.", plural(int64(len(st.Audit.Quarantined)), "worker"))
+			break
+		}
 		because(e, "Worker %s is quarantined and gets nothing: %s.", q.Worker, q.Reason)
 	}
 	explainPast(e, v)

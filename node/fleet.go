@@ -267,8 +267,11 @@ func (f *fleet) status(decisions int) api.FleetStatus {
 		return st
 	}
 	st := fleetStatus(s.Fleet(f.now()))
-	for _, e := range s.Decisions(decisions) {
+	for _, e := range s.Decisions(max(decisions, 1)) {
 		st.Decisions = append(st.Decisions, fleetDecision(e))
+	}
+	if len(st.Decisions) > 0 {
+		st.Held = limits[ec2.Limit(st.Decisions[0].Held)].is
 	}
 	return st
 }
@@ -304,7 +307,7 @@ func (f *fleet) admit(instance string, slot int, from netip.Addr) error {
 func fleetStatus(f ec2.Fleet) api.FleetStatus {
 	st := api.FleetStatus{
 		Kind: f.Kind, Leader: f.Leader, Min: f.Min, Max: f.Max, Want: f.Want, Have: f.Have, Paused: f.Paused, PauseAsked: f.Asked,
-		DrainSeconds: f.DrainTime.Seconds(), BootSeconds: f.Boot.Seconds(), SpentToday: f.Spent, Launched: f.Launched, Refused: f.Refused, SeenAt: instant(f.SeenAt),
+		DrainSeconds: f.DrainTime.Seconds(), BootSeconds: f.Boot.Seconds(), SpentToday: f.Spent, SpentUnknown: f.Unpriced, Launched: f.Launched, Refused: f.Refused, SeenAt: instant(f.SeenAt),
 		Instances: []api.Instance{},
 	}
 	sum, known := 0.0, true
@@ -314,6 +317,13 @@ func fleetStatus(f ec2.Fleet) api.FleetStatus {
 			LaunchedAt: instant(m.LaunchedAt), SeenAt: instant(m.SeenAt), Lanes: m.Lanes, Leases: m.Leases, Rate: m.Rate, PricePerHour: price(m.Price),
 		}
 		sum, known = sum+m.Price, known && i.PricePerHour != nil
+		switch m.Phase {
+		case "pending", "booting":
+			st.Booting++
+		case "ending", "stopped":
+		default:
+			st.Running++
+		}
 		st.Instances = append(st.Instances, i)
 	}
 	if known {

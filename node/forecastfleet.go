@@ -2,6 +2,8 @@ package node
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"workmanager/ec2"
 	"workmanager/web/api"
@@ -52,6 +54,9 @@ func noWorker(s *api.Status) string {
 		return "The scheduler has not decided so far."
 	}
 	d := f.Decisions[0]
+	if d.Why == "" { // it is not told
+		return heldReason(f)
+	}
 	reason := fmt.Sprintf("The scheduler, %s ago: %s.", age(s.Now.Sub(d.LastAt)), d.Why)
 	if n := len(d.Outcome); n > 0 {
 		reason += " " + d.Outcome[n-1] + "."
@@ -85,6 +90,26 @@ var limits = map[ec2.Limit]struct{ is, do string }{
 
 // advice is what to do about a limit, "" if nothing holds.
 func advice(held ec2.Limit) string { return limits[held].do }
+
+// plainly is the fleet for what one is told of it who is no operator: how many
+// there are and what holds it, and nothing that its scheduler or cloud has said.
+func plainly(f api.FleetStatus) api.FleetStatus {
+	t := f.Totals()
+	t.Instances, t.Decisions = f.Instances, slices.Clone(f.Decisions) // they are counted
+	for i := range t.Decisions {
+		d := &t.Decisions[i]
+		d.Why, d.Actions, d.Outcome = "", nil, nil
+	}
+	return t
+}
+
+// heldReason says without the scheduler's words why no worker comes.
+func heldReason(f *api.FleetStatus) string {
+	if why := held(f); why != "" {
+		return strings.TrimSpace(why)
+	}
+	return "The scheduler has launched none so far."
+}
 
 // held says what keeps the fleet from growing, and what to do, "" if nothing does.
 func held(f *api.FleetStatus) string {

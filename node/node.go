@@ -143,7 +143,7 @@ func New(cfg Config, parts Parts) (*Node, error) {
 			}
 			return r.Sign(signing)
 		},
-		NewID: n.newID, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
+		NewID: n.newID, OpenOf: st.OpenOf, Limits: cfg.Limits, SpillDir: spill, Version: Version(), Log: parts.Log,
 		Keeper: n.keeper(), Instances: n.instances(), Programs: n.programs, Shared: cfg.Clients == ClientsAll, Peer: n.pair.Handler(),
 	}
 	if n.fleet != nil {

@@ -72,7 +72,7 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 		WorkerList: workers,
 		Audit:      s.queue.audit.status(),
 		Fleet:      s.fleet.status(statusDecisions),
-		Clients:    s.clients(jobs.OwnerOf(ctx)),
+		Clients:    s.clients(),
 		Cache: api.CacheStatus{
 			Enabled: s.cfg.CacheEntries > 0, Entries: s.queue.cache.len(), Max: s.cfg.CacheEntries,
 			Resumed: s.queue.cache.resumed.Load(),
@@ -95,7 +95,11 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 	if disk.Full != nil {
 		st.WriteProblem = disk.Full.Error()
 	}
-	st.Forecast = forecast(&st, s.outlook(now, &st))
+	o := s.outlook(now, &st)
+	st.Forecast = forecast(&st, o)
+	told := st
+	told.Fleet = plainly(st.Fleet)
+	st.Plain = forecast(&told, o)
 	return st, nil
 }
 
@@ -104,8 +108,8 @@ func (s *status) sinceStart() api.SinceStart {
 	c, m := s.store.Commits(), &s.queue.meter
 	since := api.SinceStart{
 		Enqueued: m.enqueued.Load(), Completed: m.completed.Load(), Iterations: float64(m.iterations.Load()),
-		LeasesLost: s.queue.leasesLost.Load(),
-		Commits:    api.CommitStatus{Count: c.Count, Rows: c.Rows, Seconds: c.Sum.Seconds(), Buckets: make([]api.CommitBucket, len(c.Bounds))},
+		LeasesLost: s.queue.leasesLost.Load(), LeasesStalled: s.queue.leasesStalled.Load(),
+		Commits: api.CommitStatus{Count: c.Count, Rows: c.Rows, Seconds: c.Sum.Seconds(), Buckets: make([]api.CommitBucket, len(c.Bounds))},
 	}
 	for i, d := range c.Bounds {
 		since.Commits.Buckets[i] = api.CommitBucket{Seconds: d.Seconds(), Count: c.AtMost[i]}
@@ -113,15 +117,11 @@ func (s *status) sinceStart() api.SinceStart {
 	return since
 }
 
-// clients tells what clients have open, and what the one that asks has, if it
-// is one.
-func (s *status) clients(asks string) api.ClientsStatus {
+// clients tells what clients have open. What the one that asks has is web's to
+// say, which knows who asks.
+func (s *status) clients() api.ClientsStatus {
 	c := api.ClientsStatus{MaxOpenJobs: s.cfg.Limits.ClientShare()}
 	c.WithOpenJobs, c.MostOpenJobs, c.RefusedJobs = s.store.Shares()
-	if asks != "" {
-		own := s.store.OpenOf(asks)
-		c.OwnOpenJobs = &own
-	}
 	return c
 }
 

@@ -22,22 +22,22 @@ const (
 	maxProgress     = 64 // leased jobs of one progress event
 )
 
-// hub makes the status snapshot once for all viewers, and once for each owner
-// among those who see only their own jobs. Its loop runs only while there is one.
+// hub makes the status snapshot once for all connections, and of it one event for
+// each that may see the same. Its loop runs only while somebody looks.
 type hub struct {
 	s *Server
 
-	mu      sync.Mutex             // guards what follows
-	viewers map[chan []byte]string // whose jobs alone they see, "" for everybody's
+	mu      sync.Mutex // guards what follows
+	viewers map[chan []byte]viewer
 	running bool
-	last    map[string][]byte // the newest snapshots while running, by whom they are for
+	last    map[viewer][]byte // the newest snapshots while running, by whom they are for
 }
 
-func (h *hub) init(s *Server) { h.s, h.viewers = s, map[chan []byte]string{} }
+func (h *hub) init(s *Server) { h.s, h.viewers = s, map[chan []byte]viewer{} }
 
 // join adds a viewer. Its channel holds one snapshot, the newest: a slow viewer
 // misses some and delays nobody.
-func (h *hub) join(view string) chan []byte {
+func (h *hub) join(view viewer) chan []byte {
 	c := make(chan []byte, 1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -59,10 +59,10 @@ func (h *hub) leave(c chan []byte) {
 }
 
 // views returns for whom snapshots are made.
-func (h *hub) views() map[string][]byte {
+func (h *hub) views() map[viewer][]byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	views := map[string][]byte{}
+	views := map[viewer][]byte{}
 	for _, view := range h.viewers {
 		views[view] = nil
 	}
@@ -109,7 +109,7 @@ func (h *hub) run() {
 
 // poll fills in the events of each view, and returns nil if there is no status
 // to be had.
-func (h *hub) poll(views map[string][]byte) (events map[string][]byte) {
+func (h *hub) poll(views map[viewer][]byte) (events map[viewer][]byte) {
 	defer func() {
 		if p := recover(); p != nil {
 			h.s.log.Error("panic in the status", "panic", p, "stack", string(debug.Stack()))
@@ -123,14 +123,9 @@ func (h *hub) poll(views map[string][]byte) (events map[string][]byte) {
 		h.s.log.Warn("no status for the event streams", "err", err)
 		return nil
 	}
-	all, bare := event(api.EventStatus, st), event(api.EventStatus, withoutJobs(st))
 	progress := h.progress(ctx, views)
 	for view := range views {
-		if view == "" {
-			views[view] = append(all, progress[view]...)
-		} else {
-			views[view] = append(bytes.Clone(bare), progress[view]...)
-		}
+		views[view] = append(event(api.EventStatus, h.s.shown(view, st)), progress[view]...)
 	}
 	return views
 }
@@ -140,10 +135,10 @@ const maxLooked = 1024
 
 // progress returns for each view the event with how far the leased jobs of this
 // node are, up to maxProgress of them, nothing if that is not to be had.
-func (h *hub) progress(ctx context.Context, views map[string][]byte) map[string][]byte {
+func (h *hub) progress(ctx context.Context, views map[viewer][]byte) map[viewer][]byte {
 	limit := maxProgress
 	for view := range views {
-		if view != "" {
+		if view.view != "" {
 			limit = maxLooked
 		}
 	}
@@ -152,12 +147,12 @@ func (h *hub) progress(ctx context.Context, views map[string][]byte) map[string]
 		h.s.log.Warn("no progress for the event streams", "err", err)
 		return nil
 	}
-	events := map[string][]byte{}
+	events := map[viewer][]byte{}
 	for view := range views {
 		list := api.Progress{Jobs: []api.JobProgress{}, More: page.More}
 		for _, v := range page.Jobs {
 			switch {
-			case view != "" && v.Owner != view:
+			case view.view != "" && v.Owner != view.view:
 			case len(list.Jobs) == maxProgress:
 				list.More = true
 			default:
@@ -228,7 +223,7 @@ func (s *Server) eventStream(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 
-	snapshots := s.events.join(jobs.ViewOf(r.Context()))
+	snapshots := s.events.join(viewerOf(r.Context()))
 	defer s.events.leave(snapshots)
 	comment := time.NewTicker(commentInterval)
 	defer comment.Stop()

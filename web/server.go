@@ -33,6 +33,8 @@ type Config struct {
 	// NewID makes the ID of a new job: a fresh one for the key "", and for any
 	// other key of one owner (jobs.OwnerOf) always the same.
 	NewID func(ctx context.Context, key string) (jobs.ID, error)
+	// OpenOf tells how many jobs an owner has open, in the pair; nil: nobody counts.
+	OpenOf func(owner string) int64
 	// Limits are announced in every refusal that they cause.
 	Limits jobs.Limits
 	// SpillDir holds replies of a batch whose client does not take them yet.

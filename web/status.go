@@ -11,18 +11,7 @@ import (
 // are Jobs and Workers.
 func (s *Server) status(ctx context.Context, _ none) (api.Status, error) {
 	st, err := s.snapshot(ctx)
-	if err == nil && jobs.ViewOf(ctx) != "" {
-		st = withoutJobs(st)
-	}
-	return st, err
-}
-
-// withoutJobs is the status for one who sees only its own jobs: it tells totals
-// and names no job.
-func withoutJobs(st api.Status) api.Status {
-	st.Audit.Quarantined, st.Audit.Alarms = []api.Quarantine{}, []api.Alarm{}
-	st.Failures.Groups = []api.FailureGroup{} // an error may tell of what is another's
-	return st
+	return s.shown(viewerOf(ctx), st), err
 }
 
 // snapshot is the status with lists that are never null.

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"workmanager/jobs"
+	"workmanager/node"
 	"workmanager/web/api"
 )
 
@@ -68,8 +69,10 @@ func (p *program) printFleet(f string, fleet api.FleetStatus) error {
 		_, err := fmt.Fprintln(p.stdout, "This node has no fleet.")
 		return err
 	}
-	fmt.Fprintf(p.stdout, "%d of at most %d workers, %d wanted. %s now, list price without volumes; %s today.\n",
-		fleet.Have, fleet.Max, fleet.Want, perHour(fleet.PricePerHour), dollars(fleet.SpentToday))
+	fmt.Fprintln(p.stdout, fleetLine(fleet))
+	if fleet.Held != "" && fleet.Paused == "" {
+		fmt.Fprintf(p.stdout, "Held by %s.\n", fleet.Held)
+	}
 	if fleet.Paused != "" {
 		fmt.Fprintf(p.stdout, "Launches pause: %s.\n", fleet.Paused)
 	}
@@ -92,6 +95,32 @@ func (p *program) printFleet(f string, fleet api.FleetStatus) error {
 	return p.printTable([]string{"INSTANCE", "STATE", "SLOT", "TYPE", "ZONE", "MARKET", "LEASES/LANES", "RATE", "AGE", "SEEN", "PRICE"}, rows)
 }
 
+// fleetLine says in a line how many workers there are, and what they cost. What is
+// not known is never shown as 0.
+func fleetLine(f api.FleetStatus) string {
+	line := fmt.Sprintf("%d running, ", f.Running)
+	if f.Booting > 0 {
+		line = fmt.Sprintf("%d booting, ", f.Booting) + line
+	}
+	line += fmt.Sprintf("of at most %s; %d wanted.", plural(int64(f.Max), "worker"), f.Want)
+	if f.Kind == node.FleetProcess {
+		return line + " They are processes of this machine."
+	}
+	price, spent := "Price unknown", fmt.Sprintf("$%.2f today", f.SpentToday)
+	if f.PricePerHour != nil {
+		price = perHour(f.PricePerHour) + " now, list price without volumes"
+	}
+	switch {
+	case f.SpentUnknown && f.SpentToday > 0:
+		spent = "more than " + spent
+	case f.SpentUnknown && f.PricePerHour == nil:
+		return line + " Price unknown: give --prices TYPE=DOLLARS to both nodes."
+	case f.SpentUnknown:
+		spent = "unknown today"
+	}
+	return line + " " + price + "; " + spent + "."
+}
+
 // perHour is a price for people. One that is not known is never shown as 0.
 func perHour(price *float64) string {
 	if price == nil {
@@ -99,8 +128,6 @@ func perHour(price *float64) string {
 	}
 	return fmt.Sprintf("$%.4g/h", *price)
 }
-
-func dollars(sum float64) string { return fmt.Sprintf("$%.2f", sum) }
 
 func (p *program) fleetExplain(c *cli.Context) error {
 	if err := noArgs(c); err != nil {

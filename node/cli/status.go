@@ -105,11 +105,8 @@ func (p *program) printStatus(f string, s api.Status) error {
 	if s.Cache.Enabled {
 		cache = fmt.Sprintf("%s/%s", number(float64(s.Cache.Entries)), number(float64(s.Cache.Max)))
 	}
-	here := 0
-	for _, w := range s.WorkerList {
-		here += w.Cores
-	}
 	peer := s.Peer
+	here := s.Workers - peer.Workers
 	nodes := [][]any{{s.Node, state, s.Queued - peer.Waiting, s.Leased - peer.Leased, here, s.Completed, s.Failed, humanize.IBytes(uint64(max(0, s.StoreBytes+s.WALBytes))),
 		humanize.IBytes(uint64(max(0, s.DiskFreeBytes))), cache, roughly(s.Now.Sub(s.StartedAt)), s.Version}}
 	if peer.Session != api.SessionNone {
@@ -124,6 +121,9 @@ func (p *program) printStatus(f string, s api.Status) error {
 		if err := p.printPeer(s); err != nil {
 			return err
 		}
+	}
+	if len(s.WorkerList) == 0 && here > 0 { // which they are is told to operators
+		return nil
 	}
 	rows := make([][]any, len(s.WorkerList))
 	for i, w := range s.WorkerList {

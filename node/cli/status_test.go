@@ -97,7 +97,7 @@ func TestStatus_table_has_both_nodes(t *testing.T) {
 			s.Peer.Compare = api.CompareStatus{At: &at, Running: true}
 		}, []string{"complete 3m00s ago in step"}, "not yet"},
 		"comparing": {func(s *api.Status) { s.Peer.Compare.Running = true }, []string{"complete running in step"}, "not yet"},
-		"alone":     {func(s *api.Status) { s.Peer = api.PeerStatus{Session: api.SessionNone} }, []string{"a healthy 30 5 2 9"}, "PEER"},
+		"alone":     {func(s *api.Status) { s.Peer, s.Workers = api.PeerStatus{Session: api.SessionNone}, 2 }, []string{"a healthy 30 5 2 9"}, "PEER"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := show(pairStatus(row.change))

@@ -19,7 +19,7 @@ func TestFleet_page(t *testing.T) {
 	fleetAtLength(t)
 	f := newFleetNode(t, "--max-workers", "2", "--drain-seconds", "2")
 	b := browse(t, f.url("/"))
-	b.until(20*time.Second, "#fleet", "0 of at most 2", "No instance runs", "The first is launched when jobs wait")
+	b.until(20*time.Second, "#fleet", "0 running, of at most 2", "No instance runs", "The first is launched when jobs wait")
 	b.until(20*time.Second, "#decisions", "hold at 0", "nothing is queued or running")
 	b.until(20*time.Second, ".tiles", "Cost now", "$0")
 
@@ -33,8 +33,8 @@ func TestFleet_page(t *testing.T) {
 		b.holds(20*time.Second, `(() => { const cells = [...document.querySelectorAll("#fleet tbody tr")].find((r) => r.querySelector("code").textContent === `+quoted(i.ID)+`)?.querySelectorAll("td");
 			return cells && cells[0].innerText.includes("working") && +cells[1].innerText > 0 && /^[\d.,]+( [kMG])?$/.test(cells[2].innerText) && / s$/.test(cells[3].innerText) && cells[4].innerText === "n/a"; })()`)
 	}
-	b.until(10*time.Second, "#fleet", "2 of at most 2", is[0].Address)
-	b.until(10*time.Second, ".tiles", "n/a")
+	b.until(10*time.Second, "#fleet", "2 running, of at most 2", is[0].Address)
+	b.until(10*time.Second, ".tiles", "price unknown")
 	b.until(10*time.Second, "#decisions", "launch", "lane-seconds of work are to be done in", "launch into slot 0 (process): "+is[0].ID)
 
 	// One is drained, behind a question; what came of it is said as it happens.
@@ -52,7 +52,7 @@ func TestFleet_page(t *testing.T) {
 	b.until(10*time.Second, "dialog[open]", "Stop all 2", "Nothing is launched until")
 	b.do(chromedp.Click("dialog[open] .danger"))
 	b.until(20*time.Second, "#fleet", "Nothing is launched: an operator asked for it")
-	b.until(40*time.Second, "#fleet", "0 of at most 2", "No instance runs")
+	b.until(40*time.Second, "#fleet", "0 running, of at most 2", "No instance runs")
 	b.until(20*time.Second, "#forecast-text", "30 jobs queued, and no worker is connected")
 	b.until(10*time.Second, "#forecast-reason", "an operator asked for it", "Resume launches under Fleet")
 	if left := f.alive(); len(left) > 0 {
@@ -65,7 +65,7 @@ func TestFleet_page(t *testing.T) {
 	b.press("Resume launches")
 	b.do(chromedp.Click("dialog[open] .danger"))
 	f.state(40*time.Second, "they come again", func(is []api.Instance) bool { return len(working(is)) == 2 })
-	b.until(20*time.Second, "#fleet", "2 of at most 2", "working", "Pause launches")
+	b.until(20*time.Second, "#fleet", "2 running, of at most 2", "working", "Pause launches")
 	for _, width := range []int64{390, 1280} {
 		b.do(chromedp.EmulateViewport(width, 900))
 		b.holds(10*time.Second, fmt.Sprintf(`document.documentElement.scrollWidth <= %d`, width))

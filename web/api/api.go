@@ -176,6 +176,8 @@ type Status struct {
 	Clients    ClientsStatus  `json:"clients"`
 
 	Forecast Forecast `json:"forecast"`
+	// Plain is the forecast for one who is not told what the scheduler decided.
+	Plain    Forecast `json:"-"`
 	Failures Failures `json:"failures"`
 
 	Peer PeerStatus `json:"peer"`
@@ -189,7 +191,7 @@ type Status struct {
 // names none of them.
 type ClientsStatus struct {
 	MaxOpenJobs  int64  `json:"max_open_jobs"`           // of one client; 0: any number
-	OwnOpenJobs  *int64 `json:"own_open_jobs,omitempty"` // of the client that asks; not in events
+	OwnOpenJobs  *int64 `json:"own_open_jobs,omitempty"` // of the client that asks
 	MostOpenJobs int64  `json:"most_open_jobs"`          // of the one that has most
 	WithOpenJobs int    `json:"with_open_jobs"`          // how many clients have any
 	RefusedJobs  int64  `json:"refused_jobs"`            // over the limit, at this node since its start
@@ -297,24 +299,28 @@ type WorkerStatus struct {
 // FleetStatus is what the scheduler owns, and why. GET /v1/fleet answers it; in
 // a Status it has fewer decisions.
 type FleetStatus struct {
-	Kind      string     `json:"kind"` // none, process or ec2
-	Instances []Instance `json:"instances"`
+	Kind      string     `json:"kind"`      // none, process or ec2
+	Instances []Instance `json:"instances"` // for operators; a client is told how many
 
 	Leader       bool            `json:"leader"` // this node decides
 	Min          int             `json:"min"`    // workers
 	Max          int             `json:"max"`
-	Want         int             `json:"want"`                  // by the work there is
-	Have         int             `json:"have"`                  // that do not drain, those that boot among them
-	Paused       string          `json:"paused,omitempty"`      // why nothing is launched
-	PauseAsked   bool            `json:"pause_asked,omitempty"` // an operator has paused launches
-	DrainSeconds float64         `json:"drain_seconds"`         // the backlog is to be done in it
-	BootSeconds  float64         `json:"boot_seconds"`          // from launch to the first job, as measured
-	PricePerHour *float64        `json:"price_per_hour"`        // dollars for all, list price without volumes; null unknown
-	SpentToday   float64         `json:"spent_today"`           // dollars of this UTC day, as far as prices are known
-	Launched     int64           `json:"launched"`              // by this node since its start
-	Refused      int64           `json:"refused"`               // launches that the cloud said no to, likewise
+	Want         int             `json:"want"`                    // by the work there is
+	Have         int             `json:"have"`                    // that do not drain, those that boot among them
+	Running      int             `json:"running"`                 // instances with a worker, those that drain among them
+	Booting      int             `json:"booting"`                 // instances whose worker was not heard so far
+	Held         string          `json:"held,omitempty"`          // what keeps it from launching more, in words
+	Paused       string          `json:"paused,omitempty"`        // why nothing is launched
+	PauseAsked   bool            `json:"pause_asked,omitempty"`   // an operator has paused launches
+	DrainSeconds float64         `json:"drain_seconds"`           // the backlog is to be done in it
+	BootSeconds  float64         `json:"boot_seconds"`            // from launch to the first job, as measured
+	PricePerHour *float64        `json:"price_per_hour"`          // dollars for all, list price without volumes; null unknown
+	SpentToday   float64         `json:"spent_today"`             // dollars of this UTC day, as far as prices are known
+	SpentUnknown bool            `json:"spent_unknown,omitempty"` // some price of today is not known: it was more
+	Launched     int64           `json:"launched"`                // by this node since its start
+	Refused      int64           `json:"refused"`                 // launches that the cloud said no to, likewise
 	SeenAt       *time.Time      `json:"seen_at,omitempty"`
-	Decisions    []FleetDecision `json:"decisions,omitempty"` // the newest first
+	Decisions    []FleetDecision `json:"decisions,omitempty"` // for operators, the newest first
 }
 
 // Instance is one machine of the fleet.

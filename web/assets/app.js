@@ -75,7 +75,7 @@ function Overview({ s }) {
       <${Submit} s=${s} />
       <${MyJobs} />
       <${Nodes} s=${s} />
-      ${fleet ? html`<${Fleet} key="fleet" s=${s} /><${Decisions} key="decisions" s=${s} />` : null}
+      ${fleet ? html`<${Fleet} key="fleet" s=${s} />${state.you.role === "operator" && html`<${Decisions} key="decisions" s=${s} />`}` : null}
       <${Workers} s=${s} />
       ${fleet ? null : html`<${Fleet} key="fleet" s=${s} />`}
       <${Failures} s=${s} wide=${!fleet} />

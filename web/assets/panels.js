@@ -1,6 +1,5 @@
 // @ts-check
-// The panels of the overview that only show: forecast, tiles, nodes, workers,
-// fleet, decisions, failures.
+// The panels of the overview that only show.
 import { html, useEffect, useState } from "./lib/preact-htm.js";
 import { about, age, bytes, clock, count, money, plural, rate, seconds, short } from "./format.js";
 import { call, state } from "./store.js";
@@ -66,8 +65,8 @@ export function Tiles({ s }) {
   const last = s.failures.groups.map((g) => g.last_at).sort().pop();
   const price = fleet.price_per_hour;
   const cost = fleet.kind === "none" ? html`<${Tile} name="Completed" value=${count(s.completed)} sub=${s.cancelled ? count(s.cancelled) + " cancelled" : "kept " + about(s.retention_seconds)} />`
-    : html`<${Tile} name="Cost now" href="#fleet" value=${fleet.instances.length ? perHour(price) : "$0"}
-        sub=${fleet.kind === "process" ? "processes of this machine" : `today ${fleet.launched && !fleet.spent_today ? "n/a" : money(fleet.spent_today)}, list price`} />`;
+    : html`<${Tile} name="Cost now" href="#fleet" value=${there(fleet) ? perHour(price) : "$0"}
+        sub=${fleet.kind === "process" ? "processes of this machine" : `today ${fleet.spent_unknown ? fleet.spent_today ? "over " + money(fleet.spent_today) : "unknown" : money(fleet.spent_today)}, list price`} />`;
   return html`<dl class="card tiles live" aria-label="Figures">
     <${Tile} name="Queued" value=${count(s.queued)} sub=${oldest} />
     <${Tile} name="Running" value=${count(s.leased)} sub=${"on " + plural(s.Workers, "worker")} />
@@ -76,6 +75,9 @@ export function Tiles({ s }) {
     ${cost}
   </dl>`;
 }
+
+/** How many: all that a client is told. */
+const there = (f) => f.instances.length || f.running + f.booting;
 
 // ---- the two nodes ---------------------------------------------------------
 
@@ -113,7 +115,7 @@ export function Nodes({ s }) {
   const p = s?.peer;
   if (!s) return html`<${Card} id="nodes" title="Nodes"><p class="empty">Waiting for the first snapshot.</p><//>`;
   const paired = p.session !== "none";
-  const here = s.workers_list.reduce((sum, w) => sum + w.cores, 0);
+  const here = s.Workers - p.workers;
   const mark = ([m, level, word]) => html`<span class=${level}><span aria-hidden="true">${m}</span> ${word}</span>`;
   const heard = p.heard_at ? seconds(s.now) - seconds(p.heard_at) : 0;
   const skew = Math.abs(p.clock_skew_seconds);
@@ -144,7 +146,7 @@ export function Nodes({ s }) {
 // ---- workers, fleet, decisions, failures -------------------------------------
 
 export function Workers({ s }) {
-  const list = s?.workers_list ?? [];
+  const list = s?.workers_list ?? [], here = s ? s.Workers - s.peer.workers : 0;
   return html`<${Card} id="workers" title="Workers of this node">
     ${list.length ? html`<${Scroll} label="Table of workers">
       <table class="live">
@@ -158,6 +160,7 @@ export function Workers({ s }) {
         })}</tbody>
       </table>
     <//>${list.length > 50 ? html`<p class="hint">Showing 50 of ${count(list.length)}.</p>` : null}`
+    : here ? html`<p class="live">${plural(here, "worker")} connected here.</p>`
     : html`<p class="empty">No worker is connected here. ${s && s.fleet.kind !== "none" ? "They come with the work." : html`Start one on any machine: <code>workmanager worker --node ${location.origin}</code>`}</p>`}
   <//>`;
 }
@@ -189,13 +192,13 @@ export function Fleet({ s }) {
       <p class="empty">This node starts no machines: workers are what people connect. With <code>--fleet ec2</code> instances come with the backlog and go with it; <code>--fleet process</code> tries that here.</p>
     <//>`;
   }
-  const f = s.fleet, n = f.instances.length, operator = state.you.role === "operator", pays = f.kind === "ec2", asks = orders(f);
+  const f = s.fleet, n = there(f), operator = state.you.role === "operator", pays = f.kind === "ec2", asks = orders(f);
   const button = (word, question, of = "") => html`<button type="button" class="small" aria-label=${word + (of && " " + of)} onClick=${() => setAsk(question())}>${word}</button>`;
-  const head = html`<span class="group"><span class="soft">${count(f.have)} of at most ${count(f.max)}${pays && n ? `, ${perHour(f.price_per_hour)}` : ""}</span>
+  const head = html`<span class="group"><span class="soft">${f.booting ? count(f.booting) + " booting, " : ""}${count(f.running)} running, of at most ${count(f.max)}${pays && n ? `, ${perHour(f.price_per_hour)}` : ""}</span>
     ${operator ? [f.pause_asked ? button("Resume launches", asks.resume) : button("Pause launches", asks.pause), n ? button("Stop all", asks.stop) : null] : null}</span>`;
   return html`<${Card} id="fleet" title="Fleet" aside=${head}>
-    ${f.paused ? html`<p class="warn">▲ Nothing is launched: ${f.paused}.</p>` : null}
-    ${n ? html`<${Scroll} label="Table of instances" tall>
+    ${f.paused || f.held ? html`<p class="warn">▲ ${f.paused ? "Nothing is launched: " + f.paused : "Held by " + f.held}.</p>` : null}
+    ${n ? operator && html`<${Scroll} label="Table of instances" tall>
       <table class="live">
         <caption class="hidden">Instances with their state, rate and price</caption>
         <thead><tr><th scope="col">Instance</th><th scope="col">State</th><th scope="col" class="num">Jobs</th><th scope="col" class="num">Iterations/s</th><th scope="col" class="num">Age</th><th scope="col" class="num">$/h</th>${operator ? html`<th scope="col">Orders</th>` : null}</tr></thead>
@@ -211,14 +214,14 @@ export function Fleet({ s }) {
       </table>
     <//>${n > 100 ? html`<p class="hint">Showing 100 of ${count(n)}.</p>` : null}`
     : html`<p class="empty">No instance runs${pays ? ", so no worker is paid for" : ""}.${f.paused ? "" : ` The first is launched when jobs wait, ready in about ${about(f.boot_seconds)}.`}</p>`}
-    <p class="hint" id="stop-paying">${pays ? html`List prices, EC2 only, volumes not counted. <strong>To stop paying:</strong> ` : ""}${n ? html`<em>Stop all</em> ends the workers; without work they end by themselves. ` : ""}${pays ? html`<code>scripts/teardown.sh</code> ends the nodes too.` : ""}</p>
+    <p class="hint" id="stop-paying">${pays ? html`List prices, EC2 only, volumes not counted. <strong>To stop paying:</strong> ` : ""}${n && operator ? html`<em>Stop all</em> ends the workers; without work they end by themselves. ` : ""}${pays ? html`<code>scripts/teardown.sh</code> ends the nodes too.` : ""}</p>
     <${Ask} ask=${ask} close=${() => setAsk(null)} />
   <//>`;
 }
 
-/** A price, "n/a" where it is not known. @param {number|null} dollars an hour */
+/** @param {number|null} dollars an hour */
 function perHour(dollars) {
-  return dollars == null ? "n/a" : money(dollars) + "/h";
+  return dollars == null ? "price unknown" : money(dollars) + "/h";
 }
 
 /** What was decided, why, and what came of it. */
