@@ -138,6 +138,9 @@ func newAuditor(q *Queue, rate float64, seed uint64) *auditor {
 func (a *auditor) print(v jobs.Value) uint64 { return maphash.Bytes(a.seed, v[:]) }
 
 func (a *auditor) says(c lease.Claim) said {
+	if c.Adopted {
+		c.Start = jobs.Progress{} // it is not known from where
+	}
 	return said{worker: c.Worker, start: c.Start.Done, at: c.At.Done, startPrint: a.print(c.Start.Value), result: a.print(c.At.Value), shown: jobs.PrintOf(c.At.Value)}
 }
 

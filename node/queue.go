@@ -73,8 +73,9 @@ type Queue struct {
 	barred    bool       // no lease yet: the peer's jobs are not here
 	backs     []takeBack // jobs that were taken back, of which their rows do not know yet
 
-	alarms     atomic.Int64
-	leasesLost atomic.Int64
+	alarms        atomic.Int64
+	leasesLost    atomic.Int64
+	leasesStalled atomic.Int64
 }
 
 // seen is when a worker last called, and what it said of itself.
@@ -355,10 +356,13 @@ func (q *Queue) stall(now time.Time) int {
 	}
 	q.stalledAt = now
 	n := 0
-	for worker, jobs := range q.table.Stall(now) {
-		q.log.Warn("a worker renews leases of jobs that it does not bring on: they wait again, for others", "worker", worker, "jobs", jobs)
-		n += jobs
+	for worker, s := range q.table.Stall(now) {
+		n += s.Jobs
+		if s.News > 0 { // where there is no other worker the same jobs come back each minute
+			q.log.Warn("a worker renews leases of jobs that it does not bring on: they wait again, for others", "worker", worker, "jobs", s.News)
+		}
 	}
+	q.leasesStalled.Add(int64(n))
 	return n
 }
 

@@ -108,8 +108,8 @@ func (s *status) sinceStart() api.SinceStart {
 	c, m := s.store.Commits(), &s.queue.meter
 	since := api.SinceStart{
 		Enqueued: m.enqueued.Load(), Completed: m.completed.Load(), Iterations: float64(m.iterations.Load()),
-		LeasesLost: s.queue.leasesLost.Load(),
-		Commits:    api.CommitStatus{Count: c.Count, Rows: c.Rows, Seconds: c.Sum.Seconds(), Buckets: make([]api.CommitBucket, len(c.Bounds))},
+		LeasesLost: s.queue.leasesLost.Load(), LeasesStalled: s.queue.leasesStalled.Load(),
+		Commits: api.CommitStatus{Count: c.Count, Rows: c.Rows, Seconds: c.Sum.Seconds(), Buckets: make([]api.CommitBucket, len(c.Bounds))},
 	}
 	for i, d := range c.Bounds {
 		since.Commits.Buckets[i] = api.CommitBucket{Seconds: d.Seconds(), Count: c.AtMost[i]}

@@ -59,7 +59,7 @@ func busyStatus() api.Status {
 		},
 		Clients: api.ClientsStatus{MaxOpenJobs: 5_000_000, MostOpenJobs: 12_000, WithOpenJobs: 3, RefusedJobs: 126},
 		SinceStart: api.SinceStart{
-			Enqueued: 119, Completed: 120, Iterations: 121, LeasesLost: 122,
+			Enqueued: 119, Completed: 120, Iterations: 121, LeasesLost: 122, LeasesStalled: 127,
 			Commits: api.CommitStatus{Count: 10, Rows: 123, Seconds: 0.5, Buckets: []api.CommitBucket{{Seconds: 0.001, Count: 4}, {Seconds: 0.1, Count: 9}}},
 		},
 	}

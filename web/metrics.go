@@ -94,6 +94,8 @@ var figures = []figure{
 		})},
 	{"workmanager_leases_lost_total", "Leases that ended because their worker fell silent.", prometheus.CounterValue, nil,
 		one(func(s *api.Status) int64 { return s.SinceStart.LeasesLost })},
+	{"workmanager_leases_stalled_total", "Leases that ended because their worker renewed them and did not bring the job on.", prometheus.CounterValue, nil,
+		one(func(s *api.Status) int64 { return s.SinceStart.LeasesStalled })},
 	{"workmanager_jobs_enqueued_total", "Jobs that came in at this node.", prometheus.CounterValue, nil,
 		one(func(s *api.Status) int64 { return s.SinceStart.Enqueued })},
 	{"workmanager_jobs_completed_total", "Jobs that completed at this node.", prometheus.CounterValue, nil,

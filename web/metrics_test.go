@@ -48,6 +48,7 @@ func TestMetrics(t *testing.T) {
 		`workmanager_workers 2`,
 		`workmanager_leases 7`,
 		`workmanager_leases_lost_total 122`,
+		`workmanager_leases_stalled_total 127`,
 		`workmanager_jobs_enqueued_total 119`,
 		`workmanager_jobs_completed_total 120`,
 		`workmanager_iterations_total 121`,

@@ -10,8 +10,10 @@ import (
 // Claim is what a worker says of a chain: given the value at Start, it reached
 // that at At.
 type Claim struct {
-	Worker    string
+	Worker    string // "" if it came with the row, and is nobody's word here
 	Start, At jobs.Progress
+	Adopted   bool   // the worker began elsewhere, and perhaps not at Start
+	during    string // whose lease stood when it came with the row
 }
 
 // past is what a table remembers of the earlier leases of a job, if there is
@@ -21,8 +23,13 @@ type past struct {
 	cut     []string  // whose older claims were dropped
 	failed  []string  // who said that it cannot be computed, once a time
 	stalled string    // who held it last without bringing it on
+	stalls  uint32    // how often somebody did
 	at      time.Time // when that was, or one said so, whichever came last
 	anew    bool      // it goes on from below its checkpoint, which is not trusted
+	// beside is the row's checkpoint, if that is further than what the holder has
+	// said: somebody said it to the other node. The holder may have, so it goes
+	// where the holder is not trusted; but it is not held to it.
+	beside jobs.Progress
 }
 
 // shunned is how long a job that failed or stalled at a worker is left to others.
@@ -45,14 +52,38 @@ func (e *entry) claim() {
 	if e.progress.Done <= e.start.Done {
 		return
 	}
-	p := e.noted()
+	e.noted().add(Claim{Worker: e.holder, Start: e.start, At: e.progress, Adopted: e.adopted})
+}
+
+// add adds to the trail.
+func (p *past) add(c Claim) {
 	if len(p.trail) == maxTrail {
-		if w := p.trail[0].Worker; !slices.Contains(p.cut, w) {
+		if w := p.trail[0].Worker + p.trail[0].during; !slices.Contains(p.cut, w) { // one of them is ""
 			p.cut = append(p.cut, w)
 		}
 		p.trail = slices.Delete(p.trail, 0, 1)
 	}
-	p.trail = append(p.trail, Claim{Worker: e.holder, Start: e.start, At: e.progress})
+	p.trail = append(p.trail, c)
+}
+
+// beside returns how far the row is, if that is further than the holder has said.
+func (e *entry) beside() uint64 {
+	if e.past == nil || e.past.beside.Done <= e.progress.Done {
+		return 0
+	}
+	return e.past.beside.Done
+}
+
+// takeBeside has a job that its holder has left begin where its row is, if that
+// is further.
+func (e *entry) takeBeside(holder string) {
+	if e.beside() > 0 {
+		e.past.add(Claim{Start: e.start, At: e.past.beside, during: holder})
+		e.start = e.past.beside
+	}
+	if e.past != nil {
+		e.past.beside = jobs.Progress{}
+	}
 }
 
 // Failed notes that the holder says that the job cannot be computed. Below most
@@ -105,18 +136,22 @@ func (t *Table) Live(worker string) { t.live[worker] = struct{}{} }
 // Gone undoes Live.
 func (t *Table) Gone(worker string) { delete(t.live, worker) }
 
-// Reached returns how far a lease that stands has come, as last reported.
+// Reached returns how far the holder of a lease that stands has brought it, as it
+// said last. Its Done is 0 if the lease was adopted and nothing was said since.
 func (t *Table) Reached(ref jobs.LeaseRef) (jobs.Progress, bool) {
 	e := t.held(ref)
-	if e == nil {
+	switch {
+	case e == nil:
 		return jobs.Progress{}, false
+	case e.adopted && e.progress.Done == e.start.Done:
+		return jobs.Progress{}, true
 	}
 	return e.progress, true
 }
 
 // Trail returns how a job came to where a worker's lease of it began: the
 // claims of the leases before, and that place, whose Done is 0 if it is not
-// known any more.
+// known, or not any more.
 func (t *Table) Trail(ref jobs.LeaseRef, worker string) ([]Claim, jobs.Progress) {
 	e := t.entries[ref.ID]
 	if e == nil {
@@ -127,17 +162,24 @@ func (t *Table) Trail(ref jobs.LeaseRef, worker string) ([]Claim, jobs.Progress)
 		trail = slices.Clone(e.past.trail)
 	}
 	if t.held(ref) != nil {
-		return trail, e.start
+		return trail, began(e.start, e.adopted)
 	}
 	for i := len(trail) - 1; i >= 0; i-- {
 		if trail[i].Worker == worker {
-			return trail[:i], trail[i].Start
+			return trail[:i], began(trail[i].Start, trail[i].Adopted)
 		}
 	}
 	if len(trail) == 0 && e.start.Done == 1 {
 		return nil, e.start
 	}
 	return trail, jobs.Progress{}
+}
+
+func began(start jobs.Progress, adopted bool) jobs.Progress {
+	if adopted {
+		return jobs.Progress{}
+	}
+	return start
 }
 
 // Anew reports whether a job was taken back below its checkpoint: then a value
@@ -191,7 +233,7 @@ func (t *Table) RevokeAll(means func(worker string) bool) (waiting int, backs []
 	for _, e := range t.entries {
 		at := -1
 		if e.past != nil {
-			at = slices.IndexFunc(e.past.trail, func(c Claim) bool { return means(c.Worker) })
+			at = slices.IndexFunc(e.past.trail, func(c Claim) bool { return means(c.Worker + c.during) })
 		}
 		holds := e.holder != "" && means(e.holder)
 		switch {
@@ -224,7 +266,7 @@ func (t *Table) back(e *entry, trail int, to jobs.Progress) Back {
 // workers said of its checkpoints beyond that is forgotten.
 func (t *Table) takeBack(e *entry, trail int, to jobs.Progress) {
 	p := e.noted()
-	p.trail, p.anew = p.trail[:trail], true
+	p.trail, p.beside, p.anew = p.trail[:trail], jobs.Progress{}, true
 	if to.Done == 1 {
 		p.cut = nil
 	}

@@ -240,7 +240,7 @@ func TestStall(t *testing.T) {
 		if !beat(l, reached) || len(c.Expire(now)) > 0 {
 			t.Fatalf("a worker that says that it lives was taken for dead")
 		}
-		if by := c.Stall(now); now.Sub(from) < 57*time.Second && len(by) > 0 || len(by) > 0 && by["bad"] != 1 {
+		if by := c.Stall(now); now.Sub(from) < 57*time.Second && len(by) > 0 || len(by) > 0 && by["bad"].Jobs != 1 {
 			t.Fatalf("after %v: %v", now.Sub(from), by)
 		} else if len(by) > 0 {
 			break
@@ -267,7 +267,7 @@ func TestStall_leaves_alone(t *testing.T) {
 	if by := c.Stall(epoch.Add(time.Hour + 59*time.Second)); len(by) > 0 {
 		t.Errorf("after a sleep: %v", by)
 	}
-	if by := c.Stall(epoch.Add(time.Hour + time.Minute)); by["bad"] != 1 {
+	if by := c.Stall(epoch.Add(time.Hour + time.Minute)); by["bad"].Jobs != 1 {
 		t.Errorf("a minute after a sleep: %v", by)
 	}
 	old := jobs.LeaseRef{ID: c.j.ID, Fence: jobs.Fence{N: 1}}

@@ -29,6 +29,7 @@ type entry struct {
 	start      jobs.Progress // where the next lease begins
 	priority   uint8
 	pardoned   bool // since the lease was last renewed
+	adopted    bool // the holder began elsewhere, and perhaps not at start
 	away       bool // the job is another node's, and goes with its lease
 	keep       uint16
 	createdAt  int64 // microseconds
@@ -196,6 +197,8 @@ const maxAside = 64
 // changes nothing, if the job does not wait, or was taken back: the worker may
 // have begun at what is not trusted. Nor does a worker get back by this what it
 // is to leave to others: one that stalls would have it again with its next word.
+// From where it computes is not known: not from where the job begins here, if
+// that is of the row.
 func (t *Table) Adopt(now time.Time, ref jobs.LeaseRef, worker string, ttl time.Duration) bool {
 	e := t.entries[ref.ID]
 	if e == nil || e.holder != "" || e.past != nil && e.past.anew || t.shuns(now, e, worker) {
@@ -203,13 +206,15 @@ func (t *Table) Adopt(now time.Time, ref jobs.LeaseRef, worker string, ttl time.
 	}
 	t.waiting.remove(e)
 	t.hold(now, e, worker, ttl, ref.Fence)
+	e.adopted = true
 	return true
 }
 
 // Further takes in the checkpoint of a job's row, if it is further than what
-// the table knows: it was reported to the other node. If the row was taken back
-// since, so is the job here, and its lease ends. It returns true if the job
-// began to wait.
+// the table knows: it was reported to the other node. A lease that stands goes
+// on from its holder's own word, and the next begins at the row's. If the row
+// was taken back since, so is the job here, and its lease ends. It returns true
+// if the job began to wait.
 func (t *Table) Further(j jobs.Job) bool {
 	e := t.entries[j.ID]
 	if e == nil || j.Ended() || j.V1 != e.v1 || j.Checkpoint.Done >= e.iterations || j.Restarts < e.restarts {
@@ -224,9 +229,8 @@ func (t *Table) Further(j jobs.Job) bool {
 		t.waiting.remove(e)
 		e.start, e.durable = j.Checkpoint, j.Checkpoint.Done
 		t.waiting.push(e)
-	} else if e.holder != "" && j.Checkpoint.Done > e.progress.Done {
-		t.advanced(e, j.Checkpoint.Done-e.progress.Done)
-		e.progress, e.durable = j.Checkpoint, j.Checkpoint.Done
+	} else if e.holder != "" && j.Checkpoint.Done > max(e.progress.Done, e.beside()) {
+		e.noted().beside, e.durable = j.Checkpoint, j.Checkpoint.Done
 	}
 	return false
 }
@@ -253,7 +257,7 @@ func (t *Table) hold(now time.Time, e *entry, worker string, ttl time.Duration, 
 	t.left[worker] = t.left[worker].Add(e.need())
 	e.holder, e.fence, e.ttl = worker, fence, ttl
 	e.deadline, e.pardoned, e.progress, e.rate, e.saved = now.Add(ttl), false, e.start, 0, now
-	e.moved = now
+	e.moved, e.adopted = now, false
 	e.attempts++
 	if t.holders[worker] == nil {
 		t.holders[worker] = map[jobs.ID]*entry{}
@@ -319,10 +323,11 @@ func (t *Table) Kept(id jobs.ID) (from int, r jobs.Rungs) {
 func (t *Table) Holds(ref jobs.LeaseRef) bool { return t.held(ref) != nil }
 
 // Due reports whether the progress of a lease should be made durable: it has
-// moved, and was not for the interval. It then counts as made at now.
+// moved, beyond what the row knows, and was not for the interval. It then counts
+// as made at now.
 func (t *Table) Due(now time.Time, ref jobs.LeaseRef, interval time.Duration) (jobs.Progress, bool) {
 	e := t.held(ref)
-	if e == nil || e.progress.Done <= e.start.Done || now.Sub(e.saved) < interval {
+	if e == nil || e.progress.Done <= max(e.start.Done, e.beside()) || now.Sub(e.saved) < interval {
 		return jobs.Progress{}, false
 	}
 	e.saved, e.durable, e.before = now, e.progress.Done, e.durable
@@ -355,11 +360,14 @@ func (t *Table) LetGo(id jobs.ID) {
 	}
 }
 
-// release puts a leased job back among the waiting, from its progress.
+// release puts a leased job back among the waiting, from its progress, or from
+// what the row says beyond that.
 func (t *Table) release(e *entry) {
 	e.claim()
+	holder := e.holder
 	t.letGo(e)
 	e.start = e.progress
+	e.takeBeside(holder)
 	t.waits(e)
 }
 
@@ -399,37 +407,6 @@ func (t *Table) Expire(now time.Time) []jobs.ID {
 		t.release(t.entries[id])
 	}
 	return lost
-}
-
-// stallAfter is how long a worker may keep a job that it does not bring on: one
-// that computes goes on within milliseconds, and what is leased ahead is begun
-// within seconds.
-const stallAfter = time.Minute
-
-// Stall ends the leases of workers that renew them and do not bring the job on:
-// they lie, their computing has stopped, or other jobs keep their lanes. Nothing
-// of the work is lost with them, so they are no losses. The jobs wait again, for
-// other workers where there are some. It returns how many each worker had.
-func (t *Table) Stall(now time.Time) map[string]int {
-	var stalled []*entry
-	for _, held := range t.holders {
-		for _, e := range held {
-			if e.ttl > 0 && now.Sub(e.moved) >= stallAfter {
-				stalled = append(stalled, e)
-			}
-		}
-	}
-	if len(stalled) == 0 {
-		return nil
-	}
-	by := map[string]int{}
-	for _, e := range stalled {
-		by[e.holder]++
-		p := e.noted()
-		p.stalled, p.at = e.holder, now
-		t.release(e)
-	}
-	return by
 }
 
 // Spare returns up to n waiting jobs that have at least so many iterations to

@@ -37,6 +37,8 @@ type driver struct {
 	changed int       // changes since the start, for a look at OnCommit
 	touched []jobs.ID // by the call under way
 	expires bool      // whether step may expire
+
+	completes bool // whether most facts complete
 }
 
 func newDriver(tb testing.TB, dir, dsn string, seed uint64) *driver {
@@ -101,6 +103,18 @@ func (d *driver) known() jobs.ID {
 	return d.ids[d.rng.IntN(len(d.ids))]
 }
 
+// waiting returns a job that is open, if there is one, and now and then any.
+func (d *driver) waiting() jobs.ID {
+	if d.rng.IntN(12) > 0 {
+		for range 8 {
+			if id := d.known(); d.rows[id].Iterations > 0 && !d.rows[id].Ended() {
+				return id
+			}
+		}
+	}
+	return d.known()
+}
+
 // step makes one random call and returns its error; without one, what the call
 // answered is checked and becomes what must be in the store.
 func (d *driver) step() error {
@@ -113,8 +127,12 @@ func (d *driver) step() error {
 	switch n := d.rng.IntN(20); {
 	case n < 8:
 		return d.enqueue(1 + d.rng.IntN(20))
-	case n < 17:
-		return d.apply(1 + d.rng.IntN(12))
+	case n < 14:
+		return d.apply(1+d.rng.IntN(12), d.known)
+	case n < 17: // what a worker reports at once: more than one statement carries
+		d.completes = true
+		defer func() { d.completes = false }()
+		return d.apply(12+d.rng.IntN(40), d.waiting)
 	case n < 18 && d.expires && d.rng.IntN(3) == 0:
 		return d.refresh()
 	case n < 18 && d.expires:
@@ -221,7 +239,11 @@ func (d *driver) set(j jobs.Job) {
 // fact returns a random fact, for the store and for the model alike.
 func (d *driver) fact() func(jobs.Job, store.Clock) (jobs.Job, bool) {
 	v, n, reason := d.value(), d.rng.Uint64N(30), []string{"out of memory", "", "größer", "a\x00b", "bad \xff byte"}[d.rng.IntN(5)]
-	switch d.rng.IntN(20) {
+	kind := d.rng.IntN(20)
+	if d.completes && d.rng.IntN(8) > 0 {
+		kind = 4
+	}
+	switch kind {
 	case 18, 19:
 		return func(j jobs.Job, _ store.Clock) (jobs.Job, bool) { return j.Distrust() }
 	case 16, 17:
@@ -253,11 +275,12 @@ func (d *driver) fact() func(jobs.Job, store.Clock) (jobs.Job, bool) {
 	}
 }
 
-func (d *driver) apply(n int) error {
+// apply records n facts, each of a job that pick chooses.
+func (d *driver) apply(n int, pick func() jobs.ID) error {
 	facts := make([]store.Fact, n)
 	d.touched = d.touched[:0]
 	for i := range facts {
-		facts[i] = store.Fact{ID: d.known(), Apply: d.fact()}
+		facts[i] = store.Fact{ID: pick(), Apply: d.fact()}
 		d.touched = append(d.touched, facts[i].ID)
 	}
 	out, err := d.s.Record(context.Background(), facts)

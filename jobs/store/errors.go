@@ -48,15 +48,20 @@ func fatal(err error) bool {
 	return false
 }
 
+// full reports whether err says that there was no room.
+func full(err error) bool {
+	code := sqliteCode(err)
+	return code&0xff == codeFull || code == codeIOErrShmSize
+}
+
 // explain turns an error of SQLite into one a caller can be told, where there
 // is one; any other error is wrapped with what was being done.
 func explain(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	code := sqliteCode(err)
 	switch {
-	case code&0xff == codeFull || code == codeIOErrShmSize:
+	case full(err):
 		return jobs.Errorf(jobs.CodeDiskFull, "the disk is full: nothing was written; free some space, reads go on meanwhile").Retry(retryFull)
 	case fatal(err):
 		return fmt.Errorf("%s: %w: %w", doing, errFailed, err)

@@ -238,6 +238,43 @@ func TestDiskFullRecovers(t *testing.T) {
 	checkCounts(t, s, peek(t, dir))
 }
 
+// TestOpenOnAFullDisk: a node that is started on a full disk says what is wrong
+// and what to do, and starts with all that it had when there is room.
+func TestOpenOnAFullDisk(t *testing.T) {
+	dir := fastDir(t)
+	var full atomic.Bool
+	onDisk(t, dir, func(op diskOp) (int32, int) {
+		if op.kind == opWrite && full.Load() {
+			return lib.SQLITE_FULL, 0
+		}
+		return 0, 0
+	})
+	opt := store.Options{Node: "a", DSN: onFault}
+	s, err := store.Open(t.Context(), dir, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Enqueue(t.Context(), work(t, 20, 2)); err != nil {
+		t.Fatal(err)
+	}
+	before := all(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	full.Store(true)
+	if s, err := store.Open(t.Context(), dir, opt); err == nil || !strings.Contains(err.Error(), "the disk is full") || !strings.Contains(err.Error(), "free some space") {
+		t.Errorf("Open() on a full disk = %v, %v", s, err)
+	}
+	full.Store(false)
+	if s, err = store.Open(t.Context(), dir, opt); err != nil {
+		t.Fatalf("Open() with room again = %v", err)
+	}
+	defer s.Close()
+	if got := all(t, s); !maps.Equal(got, before) {
+		t.Errorf("%d rows after the start, %d before", len(got), len(before))
+	}
+}
+
 // TestPoisonedFact: a fact that breaks a CHECK fails alone, though it shares a
 // commit with others.
 func TestPoisonedFact(t *testing.T) {

@@ -215,6 +215,8 @@ func damaged(path string, err error) error {
 		return nil
 	case code == codeCorrupt || code == codeNotADB || errors.Is(err, errCheck):
 		return fmt.Errorf("database %s is damaged (%w): restore it from a backup, or move it away to begin empty; nothing was changed", path, err)
+	case full(err):
+		return fmt.Errorf("open database %s: the disk is full (%w): free some space and start again; nothing is lost", path, err)
 	}
 	return fmt.Errorf("open database %s: %w", path, err)
 }

@@ -46,6 +46,7 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 
 	var ended, beats, batch []entry // ended is bounded by maxHeld, as all leases are
 	ctx, due, draining := calls, false, false
+	sieve := sieve{most: maxReport}
 	for {
 		select {
 		case <-w.computed:
@@ -90,8 +91,8 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 
 		// Renewals go first: behind a long backlog they would come too late.
 		room := maxReportRungs
-		n := within(beats, maxReport, &room)
-		m := within(ended, maxReport-n, &room)
+		n := within(beats, sieve.most, &room)
+		m := within(ended, sieve.most-n, &room)
 		batch = append(append(batch[:0], beats[:n]...), ended[:m]...)
 		most := reportTimeout
 		if draining {
@@ -101,8 +102,26 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 			if ctx.Err() == nil && retry.failed() {
 				w.log.Warn("reporting failed, trying again", "err", err)
 			}
-			// Fresh progress next time, the values as they are.
-			due, beats = len(beats) > 0, beats[:0]
+			switch sieve.refused(err, len(batch)) {
+			case halved: // the same ones, or there would be no end to it
+				continue
+			case behind: // what comes after it has its turn first
+				if n > 0 {
+					beats = beats[1:]
+				} else {
+					ended = append(ended[1:], ended[0])
+				}
+			case dropped:
+				w.refused(batch[0], err)
+				if n == 0 {
+					ended = ended[1:]
+				}
+				beats = beats[n:]
+				continue
+			default:
+				// Fresh progress next time, the values as they are.
+				due, beats = len(beats) > 0, beats[:0]
+			}
 			if draining {
 				sleep(drain.Done(), retry.next())
 			} else {
@@ -110,6 +129,7 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 			}
 			continue
 		}
+		sieve.worked()
 		if retry.worked() {
 			w.log.Info("reporting works again")
 		}
@@ -121,6 +141,65 @@ func (w *worker) reportLoop(calls, drain context.Context) {
 		clear(ended[rest:])
 		ended = ended[:rest]
 	}
+}
+
+// sieve finds the report for which a Source refuses a batch, as one of another
+// release may: what is refused would be refused again, and all that is reported
+// with it too. A batch that is refused is halved until one report is refused
+// alone. It is dropped if another was taken since the last one that was, and goes
+// behind the others if not: where all is refused it is not the reports that are
+// wrong.
+type sieve struct {
+	most  int  // reports of the next call
+	taken bool // some were, since one was dropped
+}
+
+// remedy is what is to be done with a batch that a Source has not taken.
+type remedy int
+
+const (
+	again   remedy = iota // it may be taken the next time
+	halved                // half of it, at once
+	behind                // the one of it is reported after the others
+	dropped               // the one of it is not reported again
+)
+
+// refused returns the remedy for a batch of n.
+func (s *sieve) refused(err error, n int) remedy {
+	switch jobs.CodeOf(err) {
+	case jobs.CodeInvalid, jobs.CodeMalformed, jobs.CodeTooLarge:
+	default:
+		return again
+	}
+	switch {
+	case n > 1:
+		s.most = n / 2
+		return halved
+	case s.taken:
+		s.taken = false
+		return dropped
+	}
+	return behind
+}
+
+// worked notes that a batch was taken.
+func (s *sieve) worked() { s.most, s.taken = min(maxReport, 2*s.most), true }
+
+// refused forgets a lease of which a report was refused by itself: it ends at its
+// home.
+func (w *worker) refused(e entry, err error) {
+	w.log.Error("a report is refused and not made again, its lease ends at its home", "job", e.held.lease.ID, "iterations", e.held.lease.Iterations, "err", err)
+	w.mu.Lock()
+	if e.kind == jobs.ReportProgress {
+		w.drop(e.held)
+	} else {
+		w.remove(e.held)
+	}
+	if len(w.all) == 0 && w.idleFrom.IsZero() {
+		w.idleFrom = w.cfg.Now()
+	}
+	w.mu.Unlock()
+	tell(w.room)
 }
 
 // within returns how many of the entries, up to most, have room for what they

@@ -7,8 +7,9 @@
 // behind, a batch a call: what ends alone is reported at once, and what ends
 // soon after a report is gathered for some milliseconds. Every lease ends in exactly one
 // of: its value reported, its failure reported, handed back with its progress,
-// or dropped because the Source said it is lost or withdrawn. A report that
-// did not arrive is made again, so a Source may see one twice.
+// or dropped because the Source said it is lost or withdrawn, or refused what
+// was reported of it while it took others. A report that did not arrive is made
+// again, so a Source may see one twice.
 //
 // A worker that is cut off from its Source computes what it has and keeps what
 // it has reached in memory, within a bound, until the Source has taken it.

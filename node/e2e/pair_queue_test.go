@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -283,10 +284,13 @@ func TestPairPurge(t *testing.T) {
 	}
 	for i, x := range victims {
 		s := p.halves()[i/2%2]
-		r := s.must(http.StatusOK, "DELETE", "/v1/jobs/"+x.id+"?purge=true", nil)
-		if got := r.header.Get(api.HeaderDurability); got != "both" {
-			t.Errorf("purge: got %q (%s), want both", got, r.header.Get(api.HeaderDurabilityReason))
-		}
+		poll(t, syncTimeout, "purge is answered as both", func() string { // a busy machine may say local first
+			r := s.must(http.StatusOK, "DELETE", "/v1/jobs/"+x.id+"?purge=true", nil)
+			if got := r.header.Get(api.HeaderDurability); got != "both" {
+				return got + ", " + r.header.Get(api.HeaderDurabilityReason)
+			}
+			return ""
+		})
 		if in := places(x); len(in) > 0 {
 			t.Errorf("purge answered as both, at %s: bytes of job %s are in %v", s.label, x.id, in)
 		}
@@ -500,21 +504,25 @@ func TestPairCompare(t *testing.T) {
 	execute(t, p.b.dir, "UPDATE counts SET open = open + 1, completed = completed - 1 WHERE home = '"+home+"'")
 	execute(t, p.b.dir, "DELETE FROM jobs WHERE "+row(ids[1]))
 	execute(t, p.b.dir, "UPDATE counts SET completed = completed - 1 WHERE home = '"+p.a.job(ids[1]).Node+"'")
+	// Looked at in the file: a node that runs may have been mended before it is asked.
+	db := open(t, p.b.dir)
+	var opened, kept int
+	err := db.QueryRow("SELECT count(*) FILTER (WHERE rank = 0 AND "+row(ids[0])+"), count(*) FROM jobs").Scan(&opened, &kept)
+	if err = errors.Join(err, db.Close()); err != nil || opened != 1 || kept != len(ids)-1 {
+		t.Fatalf("the alteration does not show: %d rows opened of %d, %v", opened, kept, err)
+	}
 	p.b.up("--workers", "0")
 	p.inStep()
-	a, errA := p.a.holds()
-	b, errB := p.b.holds()
-	if d := difference(a, b); errA != nil || errB != nil || d == "" {
-		t.Fatalf("the alteration does not show: %v %v", errA, errB)
-	}
 	begin := time.Now()
 	poll(t, 3*time.Minute, "both nodes hold the same again", func() string {
 		pause(200 * time.Millisecond)
-		if a, errA = p.a.holds(); errA != nil {
-			return errA.Error()
+		a, err := p.a.holds()
+		if err != nil {
+			return err.Error()
 		}
-		if b, errB = p.b.holds(); errB != nil {
-			return errB.Error()
+		b, err := p.b.holds()
+		if err != nil {
+			return err.Error()
 		}
 		return difference(a, b)
 	})

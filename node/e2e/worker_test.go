@@ -35,18 +35,30 @@ func work(t testing.TB, name string, nodes []*half, flags ...string) *workerProc
 	for _, n := range nodes {
 		argv = append(argv, "--node", n.url(""))
 	}
-	before := len(workersOf(nodes, name))
+	before := instances(nodes, name)
 	w := &workerProcess{launch(t, "worker "+name, append(argv, flags...)...)}
 	poll(t, upTimeout, "worker "+name+" is seen", func() string {
 		if !w.running() {
 			t.Fatalf("worker %s ended at its start, exit code %d: %s", name, w.code, tail(w.log.String(), 2000))
 		}
-		if n := len(workersOf(nodes, name)); n <= before {
-			return fmt.Sprint(n)
+		for i := range instances(nodes, name) {
+			if !before[i] {
+				return ""
+			}
 		}
-		return ""
+		return fmt.Sprint(before)
 	})
 	return w
+}
+
+// instances returns which of that name the nodes see: one that calls at both is
+// one.
+func instances(nodes []*half, name string) map[string]bool {
+	found := map[string]bool{}
+	for _, w := range workersOf(nodes, name) {
+		found[w.Instance] = true
+	}
+	return found
 }
 
 // workersOf returns the workers of that name that the nodes see.
@@ -320,16 +332,21 @@ func TestWorker_two_of_one_name(t *testing.T) {
 	want := p.orders(40, 100_000)
 	first, second := p.a.enqueue("one chain without an end", endless), p.b.enqueue("another chain without an end", endless)
 	at := map[string]bool{p.a.progress(10*time.Second, first, "twin", 1).Worker: true, p.b.progress(10*time.Second, second, "twin", 1).Worker: true}
-	seen := map[string]bool{}
-	for _, w := range workersOf(p.halves(), "twin") {
-		seen[w.Instance] = true
-		if w.Kernel == "" || w.Version == "" || w.Lanes < 1 || w.Cores != 1 || w.Rate <= 0 {
-			t.Errorf("status shows %+v, want what it computes with", w)
+	poll(t, upTimeout, "status shows two instances, and what they compute with", func() string {
+		seen := map[string]bool{}
+		for _, w := range workersOf(p.halves(), "twin") {
+			if w.Kernel == "" || w.Version == "" || w.Lanes < 1 || w.Cores != 1 {
+				t.Fatalf("status shows %+v, want what it computes with", w)
+			}
+			if w.Rate > 0 { // it has computed
+				seen[w.Instance] = true
+			}
 		}
-	}
-	if len(seen) != 2 {
-		t.Errorf("status shows %d instances, want 2", len(seen))
-	}
+		if len(seen) != 2 {
+			return fmt.Sprint(seen)
+		}
+		return ""
+	})
 	w1.signal(syscall.SIGTERM)
 	w1.wait(downTimeout)
 	for _, id := range []string{first, second} { // the other has both then

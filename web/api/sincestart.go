@@ -7,6 +7,8 @@ type SinceStart struct {
 	Completed  int64   `json:"completed"`   // jobs that completed here
 	Iterations float64 `json:"iterations"`  // computed by workers of this node
 	LeasesLost int64   `json:"leases_lost"` // leases that ended because their worker fell silent
+	// LeasesStalled are those that ended because their worker did not bring the job on.
+	LeasesStalled int64 `json:"leases_stalled"`
 	// Refused are requests answered with an error, by its code; there is no code
 	// in it that was never answered.
 	Refused map[string]int64 `json:"refused"`
