@@ -54,6 +54,7 @@ func TestFleet_page_of_a_client(t *testing.T) {
 	login(made.Tokens["client"])
 	b.until(20*time.Second, "#fleet", "1 running, of at most 2")
 	b.until(20*time.Second, "#workers", "connected here")
+	b.until(30*time.Second, "#submit", "of computing: one chain") // by what workers of the node have measured
 	if text := b.all(); strings.Contains(text, id) || strings.Contains(text, "What the scheduler did") || strings.Contains(text, "Pause launches") {
 		t.Errorf("a client's page names %s, or has what is an operator's:\n%s", id, text)
 	}
