@@ -77,6 +77,8 @@ type Demand struct {
 	Queued  int64
 	Arrived jobs.Work // iterations of all jobs ever enqueued; only its growth counts
 	Workers []Worker  // that were heard at either node
+	// Quarantined are instances whose worker gets no job from either node, and why.
+	Quarantined map[string]string
 }
 
 // Orders are what workers are told at their next call. They replace the last.

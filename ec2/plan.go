@@ -27,8 +27,8 @@ const (
 // Plan decides what is to be done now. It is the whole policy: it reads no
 // clock, keeps nothing, and returns the same for the same arguments.
 //
-// The rules, in their order: workers that are lost, stray, silent or too old are
-// ended; enough are launched to do the work within the drain time, within the
+// The rules, in their order: workers that are lost, stray, silent, quarantined or
+// too old are ended; enough are launched to do the work within the drain time, within the
 // caps; those that were too many for a minute are drained; and each idle worker
 // is told how long it may stay so.
 func Plan(now time.Time, cfg Config, in *Input) Decision {
@@ -56,6 +56,7 @@ type Input struct {
 	Boot    time.Duration
 	Since   time.Time // Decision.Since of the last decision
 	Unseen  int       // launches in a row that never registered
+	Spoilt  int       // workers in a row that were quarantined
 	Recent  int       // launches of the last hour
 	Spent   float64   // dollars today
 	Price   float64   // dollars an hour of the next launch; 0 unknown
@@ -76,6 +77,11 @@ type Machine struct {
 	Suspect time.Time // since when it is to be terminated on a second look
 	Ending  bool      // its end was asked for, and is not seen so far
 	Ordered Verb      // an operator's order: drain, terminate or none
+	// Quarantined is why its worker gets no job, "" if it may have some. Unproven
+	// tells that it came after the last one that was quarantined, and has not worked
+	// for long.
+	Quarantined string
+	Unproven    bool
 }
 
 // Slot is a place that a launch may fill.
@@ -137,11 +143,12 @@ const (
 	HeldPause   Limit = "paused"        // by an operator
 	HeldRefused Limit = "refused"       // the cloud said no, and is asked again later
 	HeldLost    Limit = "lost"          // what was launched never registered
+	HeldSpoilt  Limit = "quarantined"   // were the workers of what was launched
 	HeldSlots   Limit = "slots"         // all are taken or set aside
 )
 
 // Limits are all of them.
-var Limits = []Limit{HeldMax, HeldQuota, HeldHour, HeldBudget, HeldPrice, HeldPause, HeldRefused, HeldLost, HeldSlots}
+var Limits = []Limit{HeldMax, HeldQuota, HeldHour, HeldBudget, HeldPrice, HeldPause, HeldRefused, HeldLost, HeldSpoilt, HeldSlots}
 
 // Asked is why launches pause that an operator has paused.
 const Asked = "an operator asked for it"
@@ -202,6 +209,9 @@ func (p *planner) safety() {
 		case m.State == Stopped:
 			p.act(Terminate, m, "it stopped, and a stopped instance is paid for without use")
 			continue
+		case m.Quarantined != "":
+			p.spoilt(m)
+			continue // it is no capacity
 		case !m.DrainAt.IsZero():
 			if p.now.Sub(m.DrainAt) >= p.cfg.hasten(drainLimit) {
 				p.act(Terminate, m, "it was told to drain %s ago and is still there", rough(p.now.Sub(m.DrainAt)))
@@ -245,6 +255,19 @@ func (p *planner) safety() {
 		free = append(free, m)
 	}
 	p.own = free
+}
+
+// spoilt ends a machine whose worker is quarantined. It does so behind its leases:
+// they end with the quarantine, but the other node may have heard of that later.
+func (p *planner) spoilt(m *Machine) {
+	switch {
+	case p.in.PeerAway: // where an operator may have lifted it; the worker itself ends when it is idle for long
+		p.say("%s is quarantined, and kept while the other node is away", m.ID)
+	case m.worker().Leases > 0:
+		p.say("%s is quarantined, and ends when the %d jobs it had are taken back", m.ID, m.worker().Leases)
+	default:
+		p.act(Terminate, m, "its worker is quarantined: %s", m.Quarantined)
+	}
 }
 
 // drop drains a machine that has a worker, and terminates another.
@@ -339,8 +362,11 @@ func (p *planner) launch() {
 		limit(HeldPause, 0, "launches pause: %s", Asked)
 	case p.now.Before(p.in.PausedUntil):
 		held := HeldRefused
-		if p.in.Unseen >= failLimit {
+		switch {
+		case p.in.Unseen >= failLimit:
 			held = HeldLost
+		case p.in.Spoilt >= failLimit:
+			held = HeldSpoilt
 		}
 		limit(held, 0, "launches pause until %s: %s", p.in.PausedUntil.UTC().Format(time.TimeOnly), p.in.Pause)
 	case p.unseen > 0 && p.in.Unseen+p.unseen >= failLimit:
@@ -353,6 +379,15 @@ func (p *planner) launch() {
 			}
 		}
 		limit(HeldLost, 1-booting, "%d launches in a row never registered, so one at a time is tried", p.in.Unseen)
+	}
+	if p.in.Spoilt >= failLimit {
+		unproven := 0
+		for i := range p.in.Machines {
+			if m := &p.in.Machines[i]; m.Unproven && !m.Ending && !m.State.Dead() {
+				unproven++
+			}
+		}
+		limit(HeldSpoilt, 1-unproven, "%d workers in a row were quarantined, so one at a time is tried", p.in.Spoilt)
 	}
 	free := Pick(p.in.Slots, p.full, m)
 	limit(HeldSlots, len(free), "no slot is usable: all are taken or set aside")

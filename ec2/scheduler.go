@@ -90,6 +90,8 @@ type Scheduler struct {
 	// launchCount and refusalCount are since the start.
 	launchCount, refusalCount int64
 	unseen                    int
+	spoilt                    int              // workers in a row that were quarantined
+	spoiltAt                  time.Time        // the last of them
 	pauses                    uint64           // how often an operator paused or resumed: odd is paused
 	asked                     map[string]asked // what operators asked for, by instance
 	pauseUntil                time.Time
@@ -123,6 +125,8 @@ type machine struct {
 	ending     bool
 	spared     bool // ended for being one too many: no fault of its own
 	failed     bool // counted as one that never registered
+	bad        bool // counted as one whose worker was quarantined
+	quarantine string
 	price      float64
 }
 
@@ -336,6 +340,8 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 			m = &machine{price: s.price(i.Offer), bornAt: born(i.LaunchedAt, before, now)}
 			m.sampled = before.IsZero() // when it had its first lease was before this process
 			s.machines[i.ID] = m
+			_, m.bad = d.Quarantined[i.ID]
+			m.bad = m.bad && i.State.Dead() // that one is long past
 			if !i.State.Dead() {
 				s.p.Log.Info("instance found that was not launched here", "instance", i.ID, "slot", i.Slot, "gen", i.Gen)
 			}
@@ -387,6 +393,7 @@ func (s *Scheduler) observe(now time.Time, seen []Instance, d Demand) {
 	if known > 0 {
 		s.lanes, s.rate = lanes/known, rate/known
 	}
+	s.distrust(now, d)
 	for id, m := range s.machines {
 		if now.Sub(m.seenAt) > forgetTime {
 			s.enter(now, m) // if its end was not seen
@@ -461,7 +468,7 @@ func (s *Scheduler) input(now time.Time, d Demand) Input {
 	spent, _ := s.spent(now)
 	in := Input{
 		Slots: s.ledger.free(now), Queued: d.Queued, Rate: s.arrivals.Rate(now), Lanes: s.lanes, Boot: s.boot, Since: s.since,
-		Unseen: s.unseen, Recent: len(s.launches), Spent: spent, PausedUntil: s.pauseUntil, Pause: s.pauseWhy, PeerAway: s.peerAway,
+		Unseen: s.unseen, Spoilt: s.spoilt, Recent: len(s.launches), Spent: spent, PausedUntil: s.pauseUntil, Pause: s.pauseWhy, PeerAway: s.peerAway,
 	}
 	if s.paused() {
 		in.PausedUntil, in.Pause = now.Add(s.cfg.interval()), Asked
@@ -478,7 +485,7 @@ func (s *Scheduler) input(now time.Time, d Demand) Input {
 		if m.dead() || !now.Before(m.untilSeen) {
 			continue
 		}
-		x := Machine{Instance: m.Instance, Worker: m.worker, DrainAt: m.drainAt, Suspect: m.suspect, Ending: m.ending, Ordered: s.asked[m.ID].do}
+		x := Machine{Instance: m.Instance, Worker: m.worker, DrainAt: m.drainAt, Suspect: m.suspect, Ending: m.ending, Ordered: s.asked[m.ID].do, Quarantined: m.quarantine, Unproven: s.unproven(m)}
 		in.Machines = append(in.Machines, x)
 	}
 	if len(in.Slots) > 0 {

@@ -43,6 +43,8 @@ type world struct {
 	boot                  time.Duration
 	skew                  time.Duration // of the nodes' clock against the cloud's
 
+	quarantined map[string]string // their workers are heard no more
+
 	guests map[string]*guest
 	orders map[string]ec2.Orders // by the node that gave them
 }
@@ -56,7 +58,7 @@ type guest struct {
 func newWorld(t *testing.T, seed uint64, o ec2test.Options) *world {
 	w := &world{
 		t: t, now: epoch, rng: rand.New(rand.NewPCG(seed, 7)), boot: 30 * time.Second,
-		guests: map[string]*guest{}, orders: map[string]ec2.Orders{},
+		guests: map[string]*guest{}, orders: map[string]ec2.Orders{}, quarantined: map[string]string{},
 	}
 	o.Now, o.Rand = func() time.Time { return w.now }, w.rng
 	if o.Zones == nil {
@@ -75,14 +77,14 @@ type backlog struct {
 }
 
 func (b *backlog) Demand(context.Context) (ec2.Demand, error) {
-	d := ec2.Demand{Open: &jobs.Sizes{}}
+	d := ec2.Demand{Open: &jobs.Sizes{}, Quarantined: b.w.quarantined}
 	chains := 16 * b.w.wanted
 	for range chains {
 		d.Open.Add(1 << 40)
 	}
 	left := chains
 	for _, i := range b.w.cloud.Alive() {
-		if g := b.w.guests[i.ID]; g != nil && !g.seenAt.IsZero() && !b.alone {
+		if g := b.w.guests[i.ID]; g != nil && !g.seenAt.IsZero() && !b.alone && b.w.quarantined[i.ID] == "" {
 			w := ec2.Worker{Instance: i.ID, Lanes: 16, Rate: 16e6, Leases: min(16, left), Leased: !g.leased.IsZero(), LeasedAt: g.leased.Add(b.w.skew), SeenAt: g.seenAt.Add(b.w.skew)}
 			left -= w.Leases
 			d.Workers = append(d.Workers, w)

@@ -28,7 +28,12 @@ const maxInstanceName = 32
 // names these are. Others that an operator started are none of the scheduler's
 // business, whatever they are called.
 func ofFleet(w *jobs.Worker) bool {
-	return w.Instance != "" && len(w.Name) <= maxInstanceName && (strings.HasPrefix(w.Name, "i-") || strings.HasPrefix(w.Name, ec2.ProcessPrefix))
+	return w.Instance != "" && fleetName(w.Name)
+}
+
+// fleetName reports whether that is what a fleet's instances are called.
+func fleetName(name string) bool {
+	return len(name) <= maxInstanceName && (strings.HasPrefix(name, "i-") || strings.HasPrefix(name, ec2.ProcessPrefix))
 }
 
 // errSizing says that the jobs that were there at the start are being read.
@@ -41,7 +46,7 @@ func (q *Queue) Demand(context.Context) (ec2.Demand, error) {
 	if !known {
 		return ec2.Demand{}, errSizing
 	}
-	d := ec2.Demand{Open: open, Arrived: arrived}
+	d := ec2.Demand{Open: open, Arrived: arrived, Quarantined: q.quarantined()}
 	var leased int64
 	if p := q.pair.Peer(); p.LoadFresh {
 		leased = p.Load.Leased
@@ -68,6 +73,18 @@ func (q *Queue) Demand(context.Context) (ec2.Demand, error) {
 		d.Workers[i] = both(d.Workers[i], w) // it was started again
 	}
 	return d, nil
+}
+
+// quarantined are the fleet's instances whose worker is quarantined, and why.
+func (q *Queue) quarantined() map[string]string {
+	out := map[string]string{}
+	rows, _ := q.Quarantines()
+	for _, r := range rows {
+		if r.Barred && !r.Inside && fleetName(r.Worker) {
+			out[r.Worker] = r.Reason
+		}
+	}
+	return out
 }
 
 // both is one instance whose worker was started again: it is what it said last.

@@ -56,6 +56,8 @@ type crossing struct {
 	// that are.
 	last, this *span
 	most       int // words of a span
+	jobs       int // that passages on their way may bring, of those of which that is known
+	unbounded  int // passages on their way of which it is not
 }
 
 // span is a time in which passages begin.
@@ -71,13 +73,17 @@ func newCrossing(node string) *crossing {
 
 // passage is one way into the table, of one call. Its end must be called.
 type passage struct {
-	c *crossing
-	s *span
+	c    *crossing
+	s    *span
+	most int // unknown if that is below 0
 }
 
 // begin begins a passage: call it before the commit, or the read, that it
 // enters.
-func (c *crossing) begin() passage {
+func (c *crossing) begin() passage { return c.beginOf(-1) }
+
+// beginOf is begin for a passage that brings at most so many jobs.
+func (c *crossing) beginOf(most int) passage {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.last.passages == 0 {
@@ -90,7 +96,20 @@ func (c *crossing) begin() passage {
 		c.some.Store(len(c.last.words) > 0 || c.last.lost)
 	}
 	c.this.passages++
-	return passage{c, c.this}
+	if most < 0 {
+		c.unbounded++
+	} else {
+		c.jobs += most
+	}
+	return passage{c, c.this, most}
+}
+
+// entering returns how many jobs may be in the store and not yet in the table,
+// for a moment, and whether that is known.
+func (c *crossing) entering() (most int, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.jobs, c.unbounded == 0
 }
 
 // forget empties a span that no passage needs.
@@ -106,6 +125,11 @@ func (p passage) end() {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
 	p.s.passages--
+	if p.most < 0 {
+		p.c.unbounded--
+	} else {
+		p.c.jobs -= p.most
+	}
 }
 
 // committed is told of every commit by the store's writer.

@@ -311,12 +311,16 @@ func fleetStatus(f ec2.Fleet) api.FleetStatus {
 		Instances: []api.Instance{},
 	}
 	sum, known := 0.0, true
+	paid, rate := 0.0, 0.0 // of those whose price and rate are known
 	for _, m := range f.Machines {
 		i := api.Instance{
 			ID: m.ID, State: m.Phase, Type: m.Type, Zone: m.Zone, Spot: m.Spot, Slot: m.Slot, Generation: m.Gen, Address: m.Address,
 			LaunchedAt: instant(m.LaunchedAt), SeenAt: instant(m.SeenAt), Lanes: m.Lanes, Leases: m.Leases, Rate: m.Rate, PricePerHour: price(m.Price),
 		}
 		sum, known = sum+m.Price, known && i.PricePerHour != nil
+		if m.Price > 0 && m.Rate > 0 {
+			paid, rate = paid+m.Price, rate+m.Rate
+		}
 		switch m.Phase {
 		case "pending", "booting":
 			st.Booting++
@@ -328,6 +332,9 @@ func fleetStatus(f ec2.Fleet) api.FleetStatus {
 	}
 	if known {
 		st.PricePerHour = &sum
+	}
+	if rate > 0 {
+		st.IterationPrice = paid / rate / time.Hour.Seconds()
 	}
 	return st
 }

@@ -85,6 +85,7 @@ var limits = map[ec2.Limit]struct{ is, do string }{
 	ec2.HeldPause:   {"an operator", "Resume launches under Fleet, or by: workmanager fleet resume."},
 	ec2.HeldRefused: {"launches that were refused", "It tries again by itself; 'workmanager doctor' checks what the nodes may do."},
 	ec2.HeldLost:    {"launches that never registered", "Look at the console output of such an instance: it must reach a node's port and get this program from it."},
+	ec2.HeldSpoilt:  {"workers that were quarantined", "'workmanager quarantine ls' says why; one at a time is tried. Look at its instance type, or at the version of the nodes and workers."},
 	ec2.HeldSlots:   {"what has run out", "It tries again by itself; another of --types or --subnets gives it more to choose from."},
 }
 

@@ -119,7 +119,7 @@ func (q *Queue) GiveAway(ctx context.Context, to string, most int) ([]jobs.ID, e
 		least = stealLeast
 		most = min(most, (q.table.Waiting()+1)/2)
 	}
-	way := q.crossing.begin()
+	way := q.crossing.beginOf(most)
 	defer way.end()
 	ids := q.table.Spare(most, least)
 	q.crossing.spare(ids)
@@ -161,26 +161,58 @@ func (q *Queue) takeBack(ctx context.Context, ids, moved []jobs.ID) {
 }
 
 // takeOver makes jobs of a dead peer ours, as many as the worker can hold, and
-// returns them.
-func (q *Queue) takeOver(ctx context.Context, c jobs.Capacity) ([]jobs.ID, error) {
+// returns them. While somebody else is at it, on a disk that may hang, it waits
+// its turn until by, or not at all if that is zero; then it returns none. Of its
+// own commit, once the store has it, it awaits the outcome all the same: the jobs
+// are ours by that, and have to enter the table.
+func (q *Queue) takeOver(ctx context.Context, c jobs.Capacity, by time.Time) ([]jobs.ID, error) {
 	from := q.pair.MayTakeOver()
 	if from == "" || q.store.CountsOf(from).Open == 0 {
 		return nil, nil
 	}
-	q.taking.Lock()
-	defer q.taking.Unlock()
+	if !by.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, by)
+		defer cancel()
+	}
+	if !q.turn(ctx, !by.IsZero()) {
+		return nil, nil
+	}
+	defer func() { <-q.taking }()
 	for {
 		ids, more, err := q.takeSome(ctx, from, c)
+		if over := ctx.Err(); over != nil && errors.Is(err, over) { // the disk did not take it in time
+			return nil, nil
+		}
 		if len(ids) > 0 || !more || err != nil {
 			return ids, err
 		}
 	}
 }
 
+// turn enters the one place of those who take over, and reports whether it did.
+func (q *Queue) turn(ctx context.Context, waits bool) bool {
+	select {
+	case q.taking <- struct{}{}:
+		return true
+	default:
+	}
+	if !waits {
+		return false
+	}
+	select {
+	case q.taking <- struct{}{}:
+		return true
+	case <-ctx.Done():
+	case <-q.stopping:
+	}
+	return false
+}
+
 // takeSome returns those that entered the table, and whether it took others, that
 // have ended meanwhile.
 func (q *Queue) takeSome(ctx context.Context, from string, c jobs.Capacity) (ids []jobs.ID, more bool, err error) {
-	way := q.crossing.begin()
+	way := q.crossing.beginOf(max(c.Jobs, 1))
 	defer way.end()
 	some, err := q.store.TakeOver(ctx, from, c)
 	if err != nil {
@@ -225,7 +257,7 @@ func (q *Queue) shareWithDead(ctx context.Context, cores int) error {
 	if room <= 0 {
 		return nil
 	}
-	taken, err := q.takeOver(ctx, jobs.Capacity{Jobs: room, Iterations: math.MaxUint64})
+	taken, err := q.takeOver(ctx, jobs.Capacity{Jobs: room, Iterations: math.MaxUint64}, time.Time{})
 	q.shared = append(q.shared, taken...)
 	if len(taken) > 0 {
 		q.mu.Lock()

@@ -93,4 +93,27 @@ func TestFleet_counts(t *testing.T) {
 	if st := fleetStatus(f); st.Booting != 2 || st.Running != 4 {
 		t.Errorf("%d booting and %d running of one of each phase, want 2 and 4", st.Booting, st.Running)
 	}
+	f.Machines = []ec2.FleetMachine{
+		{Price: 0.36, Worker: ec2.Worker{Rate: 1e6}}, {Price: 0.72, Worker: ec2.Worker{Rate: 2e6}},
+		{Price: 9}, {Worker: ec2.Worker{Rate: 9e9}}, // of these the one or the other is not known
+	}
+	if got, want := fleetStatus(f).IterationPrice, 1.08/3600/3e6; got < 0.999*want || got > 1.001*want {
+		t.Errorf("an iteration costs $%g, want %g", got, want)
+	}
+	if got := fleetStatus(ec2.Fleet{}).IterationPrice; got != 0 {
+		t.Errorf("an iteration costs $%g where nothing is known", got)
+	}
+}
+
+// TestStatus_lane_rate is what a job's time is estimated by.
+func TestStatus_lane_rate(t *testing.T) {
+	for want, list := range map[float64][]api.WorkerStatus{
+		0:   {{Cores: 4, Lanes: 8}},
+		1e6: {{Cores: 4, Lanes: 8, Rate: 32e6}, {Cores: 4, Lanes: 8}},
+		3e6: {{Cores: 1, Lanes: 1, Rate: 5e6}, {Cores: 2, Rate: 4e6}},
+	} {
+		if got := laneRate(list); got != want {
+			t.Errorf("laneRate(%+v) = %g, want %g", list, got, want)
+		}
+	}
 }

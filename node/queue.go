@@ -44,12 +44,12 @@ type Queue struct {
 	checkpoint time.Duration
 	pair       *peersync.Engine
 	audit      *auditor
-	fleet      *fleet     // nil: there is none
-	taking     sync.Mutex // one take-over at a time
-	stealAt    time.Time  // not before; the loop's
-	shareAt    time.Time  // the same
-	fewSince   time.Time  // since when the peer has a few jobs that wait, zero if it has not; the loop's
-	shared     []jobs.ID  // taken over though there was work; the loop's
+	fleet      *fleet        // nil: there is none
+	taking     chan struct{} // capacity 1: one take-over at a time
+	stealAt    time.Time     // not before; the loop's
+	shareAt    time.Time     // the same
+	fewSince   time.Time     // since when the peer has a few jobs that wait, zero if it has not; the loop's
+	shared     []jobs.ID     // taken over though there was work; the loop's
 	takenOver  atomic.Int64
 	lost       []loss     // not yet in the rows; the loop's
 	backing    sync.Mutex // one look at backs at a time
@@ -89,7 +89,7 @@ type seen struct {
 func newQueue(cfg Config, s *store.Store, now func() time.Time, log *slog.Logger, c *cache, k *keys.Keys) *Queue {
 	q := &Queue{
 		node: cfg.Name, advertise: cfg.Advertise, store: s, now: now, log: log, cache: c, checkpoint: cfg.CheckpointInterval,
-		stopping: make(chan struct{}), refill: make(chan struct{}, 1),
+		stopping: make(chan struct{}), refill: make(chan struct{}, 1), taking: make(chan struct{}, 1),
 		table: lease.New(s.Boot()), workers: map[string]*seen{},
 		window: newWindow(maxWindow, windowPage), crossing: newCrossing(cfg.Name),
 	}
@@ -130,7 +130,7 @@ func (q *Queue) Enqueue(ctx context.Context, batch []jobs.Job, ack jobs.Ack) ([]
 
 // bring commits new jobs and enters them into the table.
 func (q *Queue) bring(ctx context.Context, subs []store.Submission) ([]jobs.Outcome, error) {
-	way := q.crossing.begin()
+	way := q.crossing.beginOf(len(subs))
 	defer way.end() // after a panic too, which costs its own request only
 	out, err := q.store.Enqueue(ctx, subs)
 	if err == nil {
@@ -194,10 +194,12 @@ func (q *Queue) available(n int) {
 // Lease gives a worker jobs. See worker.Source.
 func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, error) {
 	var timeout <-chan time.Time
+	var by time.Time
 	if c.Wait > 0 {
-		t := time.NewTimer(min(c.Wait, jobs.MaxWait))
+		wait := min(c.Wait, jobs.MaxWait)
+		t := time.NewTimer(wait)
 		defer t.Stop()
-		timeout = t.C
+		timeout, by = t.C, time.Now().Add(wait)
 	}
 	for {
 		if err := q.admit(w); err != nil {
@@ -216,7 +218,7 @@ func (q *Queue) Lease(ctx context.Context, w jobs.Worker, c jobs.Capacity) ([]jo
 			}
 			return nil, nil
 		}
-		if taken, err := q.takeOver(ctx, c); err != nil {
+		if taken, err := q.takeOver(ctx, c, by); err != nil {
 			return nil, err
 		} else if len(taken) > 0 {
 			continue
@@ -288,11 +290,21 @@ func (q *Queue) grant(w jobs.Worker, c jobs.Capacity) ([]jobs.Lease, <-chan stru
 		}
 		return leases, nil
 	}
+	if q.table.Searches(w.Key()) { // others may have the lock before it goes on
+		return nil, atOnce
+	}
 	if q.wake == nil {
 		q.wake = make(chan struct{})
 	}
 	return nil, q.wake
 }
+
+// atOnce tells of more without a wait.
+var atOnce = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 func (q *Queue) saw(now time.Time, w jobs.Worker) {
 	if s := q.workers[w.Key()]; s != nil {
@@ -331,7 +343,7 @@ func (q *Queue) step(ctx context.Context, now time.Time) error {
 	}
 	stalled := q.stall(now)
 	q.outlook(open.Remaining)
-	q.lookForMissed(now, open.Open)
+	q.lookForMissed(now)
 	for key, s := range q.workers {
 		if now.Sub(s.at) > workerGone && q.table.LeasesOf(key) == 0 {
 			delete(q.workers, key)

@@ -108,7 +108,7 @@ func (q *Queue) adopt(ctx context.Context, w jobs.Worker, batch []jobs.Report) (
 // adoptHere is adopt for the jobs that are ours, or a dead peer's. It returns
 // those of the living peer, by their places in the batch.
 func (q *Queue) adoptHere(ctx context.Context, w jobs.Worker, batch []jobs.Report, strays []int, verdicts map[int]jobs.Verdict) (map[int]jobs.Job, error) {
-	way := q.crossing.begin()
+	way := q.crossing.beginOf(len(strays))
 	defer way.end()
 	at := map[jobs.ID]int{}
 	theirs := map[int]jobs.Job{}

@@ -88,7 +88,7 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 			ExpiresAt: e.Node, DaysLeft: keys.DaysLeft(e.Node, now), CAExpiresAt: e.CA, CADaysLeft: keys.DaysLeft(e.CA, now),
 		}
 	}
-	st.Queued, st.Workers = st.Jobs, peer.Workers
+	st.Queued, st.Workers, st.LaneRate = st.Jobs, peer.Workers, laneRate(workers)
 	for _, w := range workers {
 		st.Workers += w.Cores
 	}
@@ -101,6 +101,17 @@ func (s *status) Status(ctx context.Context) (api.Status, error) {
 	told.Fleet = plainly(st.Fleet)
 	st.Plain = forecast(&told, o)
 	return st, nil
+}
+
+// laneRate is how fast one job is computed, as the workers measured it.
+func laneRate(workers []api.WorkerStatus) float64 {
+	lanes, sum := 0, 0.0
+	for _, w := range workers {
+		if w.Rate > 0 {
+			lanes, sum = lanes+max(w.Cores, 1)*max(w.Lanes, 1), sum+w.Rate
+		}
+	}
+	return sum / float64(max(lanes, 1))
 }
 
 // sinceStart counts what this node has done. What was refused is web's to say.

@@ -35,6 +35,7 @@ type window struct {
 	left   int         // the highest priority left while a page is read
 
 	missing time.Time // since when more are open than there are here, zero if they are not
+	proved  bool      // once since then they were more than could be entering
 }
 
 // newWindow returns a window that knows nothing: all may wait on the disk.
@@ -87,20 +88,30 @@ func (w *window) read(end store.Place) {
 
 // lookForMissed looks whether open jobs are in neither the table nor the window, where
 // nobody would ever lease them. There is no way to that which is known; this is
-// for one that is not. Jobs that are entering seem to be missed for a moment, so
-// it must be so for as long as missedAfter; then all are read again. q.mu is held;
-// open is how many are open here.
-func (q *Queue) lookForMissed(now time.Time, open int64) {
+// for one that is not. Jobs that are entering seem to be missed for a moment, and
+// where they always come, at every look: if it was so for as long as missedAfter
+// all are read again, which costs little, and it is said only if once more were
+// open than are here and could be entering. q.mu is held, so none enters meanwhile.
+func (q *Queue) lookForMissed(now time.Time) {
 	w := &q.window
+	open := q.store.CountsOf(q.node).Open // first: what enters since has a passage on its way
+	entering, known := q.crossing.entering()
 	in := int64(q.table.Waiting() + q.table.Leased())
+	if w.behind || open <= in {
+		w.missing, w.proved = time.Time{}, false
+		return
+	}
+	w.proved = w.proved || known && open > in+int64(entering)
 	switch {
-	case w.behind || open <= in:
-		w.missing = time.Time{}
 	case w.missing.IsZero():
 		w.missing = now
 	case now.Sub(w.missing) >= missedAfter:
-		q.log.Warn("open jobs may be missing from the lease table, they are read again", "open", open, "known", in)
-		w.missing = time.Time{}
+		if w.proved {
+			q.log.Warn("open jobs are missing from the lease table, all are read again", "open", open, "known", in, "entering", entering)
+		} else {
+			q.log.Debug("open jobs may be missing from the lease table, all are read again", "open", open, "known", in, "entering", entering)
+		}
+		w.missing, w.proved = time.Time{}, false
 		w.leaveOld(jobs.MaxPriority)
 		q.wantPage()
 	}

@@ -22,12 +22,13 @@ import (
 
 // What is had in places, each given back.
 const (
-	placeWait  = iota // a long poll, a stream, a watched job
-	placeBatch        // a batch under way: its buffers, and the file of its replies
+	placeWait   = iota // a long poll, a stream, a watched job
+	placeBatch         // a batch under way: its buffers, and the file of its replies
+	placeReport        // reportPiece bytes of what a worker reports
 	placeKinds
 )
 
-var placeNames = [placeKinds]string{"long polls and streams", "batches"}
+var placeNames = [placeKinds]string{"long polls and streams", "batches", "pieces of 16 KiB of reports"}
 
 // maxBatches bounds the batches under way: some 4 MiB of memory each.
 const maxBatches = 256
@@ -254,8 +255,11 @@ func (a *admission) took(n int) (wait time.Duration) {
 // and returns how to give them back.
 func (s *Server) hold(ctx context.Context, kind, n int) (release func(), err error) {
 	most := int64(s.cfg.Limits.Waiters)
-	if kind == placeBatch {
+	switch kind {
+	case placeBatch:
 		most = min(most, maxBatches)
+	case placeReport:
+		most = maxReportPieces
 	}
 	a := admissionOf(ctx)
 	if a == nil {

@@ -16,7 +16,7 @@ const (
 	refusedRate      refusal = iota + 1 // requests of one caller
 	refusedBytes                        // bytes of one caller
 	refusedTries                        // unknown tokens of one address
-	refusedPlaces                       // long polls, streams or batches of one caller
+	refusedPlaces                       // long polls, streams, batches or reports of one caller
 	refusedConns                        // all connections are in use
 	refusedAddr                         // those of one address are
 	closedIdle                          // an idle connection gave way to a new one
@@ -56,7 +56,7 @@ var (
 	callersDesc = prometheus.NewDesc("workmanager_callers", "Tokens and addresses whose rates are held in memory.", nil, nil)
 )
 
-// placeLabels are the kinds of places as labels.
+// placeLabels are the kinds of places that are whole requests as labels.
 var placeLabels = [placeKinds]string{placeWait: "wait", placeBatch: "batch"}
 
 // pressure is a collector of what outsiders take, and are refused.
@@ -76,6 +76,9 @@ func (p pressure) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(connsDesc, prometheus.GaugeValue, float64(p.s.conns.len()))
 	for kind, label := range placeLabels {
+		if label == "" {
+			continue
+		}
 		ch <- prometheus.MustNewConstMetric(placesDesc, prometheus.GaugeValue, float64(p.s.taken[kind].Load()), label)
 	}
 	ch <- prometheus.MustNewConstMetric(callersDesc, prometheus.GaugeValue, float64(p.s.accounts.len()))

@@ -71,7 +71,7 @@ type Server struct {
 	end    context.CancelFunc
 
 	open        bool                     // nobody is asked for a token
-	taken       [placeKinds]atomic.Int64 // places of long polls, streams and batches
+	taken       [placeKinds]atomic.Int64 // places of long polls, streams, batches and reports
 	largeBodies atomic.Int64             // bodies in flight that hold a large buffer
 	spooled     atomic.Int64             // bytes of replies in files
 	accounts    *accounts

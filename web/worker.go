@@ -17,6 +17,11 @@ import (
 const (
 	maxLeaseBody  = 64 << 10
 	maxReportBody = 10 << 20
+	// maxReportPieces bounds what of reports is in memory at once, from its first
+	// byte until its answer: 256 MiB of bodies, of one caller 64, in pieces of
+	// reportPiece. Reading them takes up to twice as much besides.
+	maxReportPieces = 256 << 20 / reportPiece
+	reportPiece     = 16 << 10
 	// maxTold bounds the wrong reports of one batch that are told.
 	maxTold = 16
 	// maxTicket bounds what a report shows of its lease.
@@ -71,6 +76,15 @@ func (r *leaseReply) appendJSON(b []byte) []byte {
 
 // reports answers POST /worker/report.
 func (s *Server) reports(w http.ResponseWriter, r *http.Request) error {
+	length := r.ContentLength
+	if length < 0 || length > maxReportBody {
+		length = maxReportBody
+	}
+	release, err := s.hold(r.Context(), placeReport, int((length+reportPiece-1)/reportPiece))
+	if err != nil {
+		return err
+	}
+	defer release()
 	text, err := s.text(w, r, maxReportBody)
 	if err != nil {
 		return err

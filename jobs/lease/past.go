@@ -134,7 +134,10 @@ func (t *Table) Work(id jobs.ID) jobs.Lease {
 func (t *Table) Live(worker string) { t.live[worker] = struct{}{} }
 
 // Gone undoes Live.
-func (t *Table) Gone(worker string) { delete(t.live, worker) }
+func (t *Table) Gone(worker string) {
+	delete(t.live, worker)
+	delete(t.sweeps, worker)
+}
 
 // Reached returns how far the holder of a lease that stands has brought it, as it
 // said last. Its Done is 0 if the lease was adopted and nothing was said since.

@@ -19,6 +19,7 @@ type Table struct {
 	holders map[string]map[jobs.ID]*entry // leases by worker
 	left    map[string]jobs.Work          // busy by worker, of those that have leases
 	live    map[string]struct{}           // the workers that may take leases
+	sweeps  map[string]sweep              // where searches go on, by worker
 }
 
 // entry is one job of the table: waiting if holder is "", else leased.
@@ -57,7 +58,7 @@ type entry struct {
 // New returns an empty table whose fences carry boot.
 func New(boot jobs.ID) *Table {
 	return &Table{boot: boot, entries: map[jobs.ID]*entry{}, holders: map[string]map[jobs.ID]*entry{}, left: map[string]jobs.Work{},
-		live: map[string]struct{}{}, waiting: order{lanes: 1}}
+		live: map[string]struct{}{}, sweeps: map[string]sweep{}, waiting: order{lanes: 1}}
 }
 
 // Expect tells how many lanes compute for this table, and how many iterations
@@ -163,12 +164,22 @@ func (t *Table) Grant(now time.Time, worker string, c jobs.Capacity, ttl time.Du
 	leases := make([]jobs.Lease, 0, min(c.Jobs, t.waiting.n))
 	var sum uint64
 	var aside []*entry // what this worker leaves to others
-	for len(leases) < c.Jobs && t.waiting.n > 0 && len(aside) < maxAside {
-		e := t.waiting.first(t.busy)
-		if t.shuns(now, e, worker) {
-			t.waiting.remove(e)
-			aside = append(aside, e)
-			continue
+	var search *search // once there are too many of them
+	for len(leases) < c.Jobs && t.waiting.n > 0 {
+		var e *entry
+		if len(aside) < maxAside {
+			if e = t.waiting.first(t.busy); t.shuns(now, e, worker) {
+				t.waiting.remove(e)
+				aside = append(aside, e)
+				continue
+			}
+		} else {
+			if search == nil {
+				search = t.search(worker)
+			}
+			if e = search.next(now); e == nil {
+				break
+			}
 		}
 		need := e.need()
 		if len(leases) > 0 && sum+need > c.Iterations {
@@ -186,10 +197,12 @@ func (t *Table) Grant(now time.Time, worker string, c jobs.Capacity, ttl time.Du
 	for _, e := range aside {
 		t.waiting.push(e)
 	}
+	search.end(len(leases) > 0)
 	return leases
 }
 
-// maxAside bounds the jobs that one Grant passes over.
+// maxAside bounds the jobs that one Grant takes out of their order and puts back,
+// since the worker leaves them to others. After those it searches.
 const maxAside = 64
 
 // Adopt gives a waiting job to the worker under the fence that it has already,

@@ -143,6 +143,12 @@ func (w *writer) receive(rows []jobs.Row, boot jobs.ID) error {
 	fresh := make([]row, 0, insertRows)
 	for i := range rows {
 		in := &rows[i]
+		if slices.ContainsFunc(fresh, func(r row) bool { return r.job.ID == in.Job.ID }) { // no peer of this release sends a job twice
+			if err := w.insertReceived(fresh, rows[:i], boot, floor); err != nil {
+				return err
+			}
+			fresh = fresh[:0]
+		}
 		old, known := w.cache[in.Job.ID]
 		if known {
 			if err := w.join(old, *in, boot, floor); err != nil {

@@ -76,6 +76,49 @@ func TestPurgeByCopyErases(t *testing.T) {
 	}
 }
 
+// TestReceive_one_job_twice: a chunk that has a job twice, as no peer of ours
+// sends it, is joined row by row. It must not be refused, for it would be sent
+// again.
+func TestReceive_one_job_twice(t *testing.T) {
+	for name, there := range map[string]bool{"new": false, "known": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openIn(t, dir, store.Options{})
+			if err := s.SetPeer(t.Context(), "b", "", ""); err != nil {
+				t.Fatal(err)
+			}
+			rows := foreignRows(t, 20, 9)
+			if there {
+				if _, err := s.Receive(t.Context(), foreign(slices.Clone(rows)...)); err != nil {
+					t.Fatal(err)
+				}
+				for i := range rows { // ended rows are read again
+					rows[i].Job, _ = rows[i].Job.Fail("no", time.Date(2026, 5, 2, 0, 0, 0, 0, time.UTC))
+				}
+				if _, err := s.Receive(t.Context(), foreign(slices.Clone(rows)...)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			twice := slices.Clone(rows)
+			for i := range rows {
+				r := rows[i]
+				r.Job, _ = r.Job.Complete(jobs.Value{byte(i)}, time.Date(2026, 5, 3, 0, 0, 0, 0, time.UTC))
+				twice = slices.Insert(twice, 2*i+1, r)
+			}
+			if _, err := s.Receive(t.Context(), foreign(twice...)); err != nil {
+				t.Fatalf("Receive() = %v", err)
+			}
+			for i := range rows {
+				j, found, err := s.Job(t.Context(), rows[i].Job.ID)
+				if err != nil || !found || j.Rank != jobs.Completed || j.Result != (jobs.Value{byte(i)}) {
+					t.Errorf("job %d is %+v, %v, %v, want it completed", i, j, found, err)
+				}
+			}
+			checkCounts(t, s, peek(t, dir))
+		})
+	}
+}
+
 // TestRaiseIsRepeatable: the same calls give the same numbers, or a seed of the
 // simulator would not be one run.
 func TestRaiseIsRepeatable(t *testing.T) {

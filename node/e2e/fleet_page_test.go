@@ -34,7 +34,7 @@ func TestFleet_page(t *testing.T) {
 			return cells && cells[0].innerText.includes("working") && +cells[1].innerText > 0 && /^[\d.,]+( [kMG])?$/.test(cells[2].innerText) && / s$/.test(cells[3].innerText) && cells[4].innerText === "n/a"; })()`)
 	}
 	b.until(10*time.Second, "#fleet", "2 running, of at most 2", is[0].Address)
-	b.until(10*time.Second, ".tiles", "price unknown")
+	b.until(10*time.Second, ".tiles", "unknown")
 	b.until(10*time.Second, "#decisions", "launch", "lane-seconds of work are to be done in", "launch into slot 0 (process): "+is[0].ID)
 
 	// One is drained, behind a question; what came of it is said as it happens.

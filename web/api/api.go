@@ -159,6 +159,7 @@ type Status struct {
 	RateIterations float64 `json:"rate_iterations"` // iterations a second, last 10 s
 	RateCompleted  float64 `json:"rate_completed"`  // jobs a second, last 10 s
 	RateEnqueued   float64 `json:"rate_enqueued"`   // jobs a second, last 10 s
+	LaneRate       float64 `json:"lane_rate"`       // iterations a second of one job, as workers of this node measured; 0 unknown
 
 	Retention     string      `json:"retention"` // Go duration; results are kept this long after a job's end
 	RetentionSecs float64     `json:"retention_seconds"`
@@ -302,25 +303,26 @@ type FleetStatus struct {
 	Kind      string     `json:"kind"`      // none, process or ec2
 	Instances []Instance `json:"instances"` // for operators; a client is told how many
 
-	Leader       bool            `json:"leader"` // this node decides
-	Min          int             `json:"min"`    // workers
-	Max          int             `json:"max"`
-	Want         int             `json:"want"`                    // by the work there is
-	Have         int             `json:"have"`                    // that do not drain, those that boot among them
-	Running      int             `json:"running"`                 // instances with a worker, those that drain among them
-	Booting      int             `json:"booting"`                 // instances whose worker was not heard so far
-	Held         string          `json:"held,omitempty"`          // what keeps it from launching more, in words
-	Paused       string          `json:"paused,omitempty"`        // why nothing is launched
-	PauseAsked   bool            `json:"pause_asked,omitempty"`   // an operator has paused launches
-	DrainSeconds float64         `json:"drain_seconds"`           // the backlog is to be done in it
-	BootSeconds  float64         `json:"boot_seconds"`            // from launch to the first job, as measured
-	PricePerHour *float64        `json:"price_per_hour"`          // dollars for all, list price without volumes; null unknown
-	SpentToday   float64         `json:"spent_today"`             // dollars of this UTC day, as far as prices are known
-	SpentUnknown bool            `json:"spent_unknown,omitempty"` // some price of today is not known: it was more
-	Launched     int64           `json:"launched"`                // by this node since its start
-	Refused      int64           `json:"refused"`                 // launches that the cloud said no to, likewise
-	SeenAt       *time.Time      `json:"seen_at,omitempty"`
-	Decisions    []FleetDecision `json:"decisions,omitempty"` // for operators, the newest first
+	Leader         bool            `json:"leader"` // this node decides
+	Min            int             `json:"min"`    // workers
+	Max            int             `json:"max"`
+	Want           int             `json:"want"`                          // by the work there is
+	Have           int             `json:"have"`                          // that do not drain, those that boot among them
+	Running        int             `json:"running"`                       // instances with a worker, those that drain among them
+	Booting        int             `json:"booting"`                       // instances whose worker was not heard so far
+	Held           string          `json:"held,omitempty"`                // what keeps it from launching more, in words
+	Paused         string          `json:"paused,omitempty"`              // why nothing is launched
+	PauseAsked     bool            `json:"pause_asked,omitempty"`         // an operator has paused launches
+	DrainSeconds   float64         `json:"drain_seconds"`                 // the backlog is to be done in it
+	BootSeconds    float64         `json:"boot_seconds"`                  // from launch to the first job, as measured
+	PricePerHour   *float64        `json:"price_per_hour"`                // dollars for all, list price without volumes; null unknown
+	IterationPrice float64         `json:"price_per_iteration,omitempty"` // dollars, by the instances whose price and rate are known
+	SpentToday     float64         `json:"spent_today"`                   // dollars of this UTC day, as far as prices are known
+	SpentUnknown   bool            `json:"spent_unknown,omitempty"`       // some price of today is not known: it was more
+	Launched       int64           `json:"launched"`                      // by this node since its start
+	Refused        int64           `json:"refused"`                       // launches that the cloud said no to, likewise
+	SeenAt         *time.Time      `json:"seen_at,omitempty"`
+	Decisions      []FleetDecision `json:"decisions,omitempty"` // for operators, the newest first
 }
 
 // Instance is one machine of the fleet.

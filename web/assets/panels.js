@@ -65,7 +65,7 @@ export function Tiles({ s }) {
   const last = s.failures.groups.map((g) => g.last_at).sort().pop();
   const price = fleet.price_per_hour;
   const cost = fleet.kind === "none" ? html`<${Tile} name="Completed" value=${count(s.completed)} sub=${s.cancelled ? count(s.cancelled) + " cancelled" : "kept " + about(s.retention_seconds)} />`
-    : html`<${Tile} name="Cost now" href="#fleet" value=${there(fleet) ? perHour(price) : "$0"}
+    : html`<${Tile} name="Cost now" href="#fleet" value=${there(fleet) ? price == null ? "unknown" : perHour(price) : "$0"}
         sub=${fleet.kind === "process" ? "processes of this machine" : `today ${fleet.spent_unknown ? fleet.spent_today ? "over " + money(fleet.spent_today) : "unknown" : money(fleet.spent_today)}, list price`} />`;
   return html`<dl class="card tiles live" aria-label="Figures">
     <${Tile} name="Queued" value=${count(s.queued)} sub=${oldest} />
@@ -198,7 +198,8 @@ export function Fleet({ s }) {
     ${operator ? [f.pause_asked ? button("Resume launches", asks.resume) : button("Pause launches", asks.pause), n ? button("Stop all", asks.stop) : null] : null}</span>`;
   return html`<${Card} id="fleet" title="Fleet" aside=${head}>
     ${f.paused || f.held ? html`<p class="warn">▲ ${f.paused ? "Nothing is launched: " + f.paused : "Held by " + f.held}.</p>` : null}
-    ${n ? operator && html`<${Scroll} label="Table of instances" tall>
+    ${n && !operator ? html`<p class="empty">Operators see which they are, and why so many.</p>`
+    : n ? html`<${Scroll} label="Table of instances" tall>
       <table class="live">
         <caption class="hidden">Instances with their state, rate and price</caption>
         <thead><tr><th scope="col">Instance</th><th scope="col">State</th><th scope="col" class="num">Jobs</th><th scope="col" class="num">Iterations/s</th><th scope="col" class="num">Age</th><th scope="col" class="num">$/h</th>${operator ? html`<th scope="col">Orders</th>` : null}</tr></thead>

@@ -17,22 +17,13 @@ export function iterations(text) {
 export function estimate(s, n) {
   if (!s || !(n >= 1)) return "How many times SHA-512 is applied, 1 to 2^53.";
   if (n === 1) return "Done at once: the node hashes the data as it comes in.";
-  let lanes = 0, sum = 0;
-  for (const w of s.workers_list) {
-    if (w.rate > 0) {
-      lanes += w.cores * Math.max(w.lanes ?? 1, 1);
-      sum += w.rate;
-    }
-  }
-  const f = s.fleet;
-  if (!lanes && !s.Workers) return f.kind === "none" || f.paused ? "No worker is connected: the job would wait." : `No worker runs: one is launched for it, ready in about ${about(f.boot_seconds)}.`;
+  const f = s.fleet, speed = s.lane_rate;
+  if (!speed && !s.Workers) return f.kind === "none" || f.paused ? "No worker is connected: the job would wait." : `No worker runs: one is launched for it, ready in about ${about(f.boot_seconds)}.`;
   const words = [];
-  words.push(lanes ? sentence(about(n / (sum / lanes)) + " of computing: one chain, one lane") : "Time not known: no worker has computed yet.");
+  words.push(speed ? sentence(about(n / speed) + " of computing: one chain, one lane") : "Time not known: no worker has computed yet.");
   if (s.queued > 0 && s.forecast.left_seconds) words.push(`${plural(s.queued, "job")} queued before it, clear in ${roughly(s.forecast.left_seconds)}.`);
   if (f.kind === "ec2") {
-    const power = f.instances.reduce((t, i) => t + (i.price_per_hour != null ? i.rate : 0), 0);
-    const price = f.instances.reduce((t, i) => t + (i.price_per_hour != null && i.rate > 0 ? i.price_per_hour : 0), 0);
-    words.push(power > 0 ? `Cost ${money(n / power / 3600 * price)} at list prices.` : "Cost n/a: no price is known yet.");
+    words.push(f.price_per_iteration ? `Cost ${money(n * f.price_per_iteration)} at list prices.` : "Cost unknown: no price is known yet.");
   } else {
     words.push("No cost: no instance of EC2.");
   }
