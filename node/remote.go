@@ -88,7 +88,7 @@ func (q *Queue) adopt(ctx context.Context, w jobs.Worker, batch []jobs.Report) (
 			}
 		}
 		verdicts[i] = v
-		if v != jobs.Withdrawn && r.Progress.Done > j.Start().Done {
+		if v == jobs.Kept && r.Progress.Done > j.Start().Done { // of a lease that is lost nothing is believed, here as where it was
 			saved = append(saved, store.Fact{ID: r.ID, Apply: func(j jobs.Job, _ store.Clock) (jobs.Job, bool) {
 				if !r.Of(j) || j.Restarts > 0 {
 					return j, false

@@ -335,6 +335,11 @@ func TestRemote_either_node_takes_reports(t *testing.T) {
 		return v.Worker == "far/1" && v.Leased
 	})
 	lost("a job that the home's worker has", d.b, far("2"), leases[0], 400)
+	if v := says(t, d.b.queue, far("2"), leases[0], jobs.ReportProgress, 600, jobs.Value{8}); v == jobs.Lost { // else the home was slow to say so
+		if j, _, err := d.b.store.Job(t.Context(), ids[0]); err != nil || j.Checkpoint.Done != 500 {
+			t.Errorf("who has lost a job brings it to %d iterations, %v, want the 500 that its holder said", j.Checkpoint.Done, err)
+		}
+	}
 	if v := says(t, d.b.queue, w, leases[1], jobs.ReportValue, 1000, value(ids[1], 1000)); v != jobs.Kept {
 		t.Errorf("verdict %d on a value at the other node, want kept", v)
 	}
