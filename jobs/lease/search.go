@@ -52,15 +52,13 @@ func (s *search) next(now time.Time) *entry {
 	return nil
 }
 
-// end notes where the worker's next Grant goes on, if this one found nothing and
-// has not looked at all.
-func (s *search) end(found bool) {
-	switch {
-	case s == nil:
-	case found || s.priority < 0:
-		delete(s.t.sweeps, s.worker)
-	default:
-		s.t.sweeps[s.worker] = s.sweep
+// searched notes where the worker's next Grant goes on, if this one searched in
+// vain and has not looked at all; s is nil if it need not go on.
+func (t *Table) searched(worker string, s *search) {
+	if s == nil || s.priority < 0 {
+		delete(t.sweeps, worker)
+	} else {
+		t.sweeps[worker] = s.sweep
 	}
 }
 

@@ -79,6 +79,27 @@ func TestGrant_behind_many_that_are_left_to_others(t *testing.T) {
 	}
 }
 
+// TestGrant_search_ends_where_little_is_left: a search that has not looked at all is
+// over once there is nothing, or no more than a Grant passes over: else the worker
+// would be told for ever that there may be more.
+func TestGrant_search_ends_where_little_is_left(t *testing.T) {
+	at := epoch.Add(time.Minute)
+	for _, left := range []int{0, 1, 10} {
+		table := shunning(t, 3000, 0)
+		if l := table.Grant(at, "bad", jobs.Capacity{Jobs: 1}, time.Hour); len(l) != 0 || !table.Searches("bad") {
+			t.Fatalf("one call got %d jobs, or has looked at all", len(l))
+		}
+		for table.Waiting() > left {
+			if len(table.Grant(at, "good", jobs.Capacity{Jobs: 1}, time.Hour)) != 1 {
+				t.Fatal("the other worker gets none")
+			}
+		}
+		if l := table.Grant(at, "bad", jobs.Capacity{Jobs: 1}, time.Hour); len(l) != 0 || table.Searches("bad") {
+			t.Errorf("%d wait: one call got %d jobs, and it is searched on: %t", left, len(l), table.Searches("bad"))
+		}
+	}
+}
+
 // What a search stopped at is forgotten with the worker.
 func TestGrant_search_of_a_worker_that_is_gone(t *testing.T) {
 	table := shunning(t, 3000, 1)

@@ -159,6 +159,7 @@ func (t *Table) advanced(e *entry, n uint64) {
 // with this process.
 func (t *Table) Grant(now time.Time, worker string, c jobs.Capacity, ttl time.Duration) []jobs.Lease {
 	if c.Jobs <= 0 || t.waiting.n == 0 {
+		t.searched(worker, nil)
 		return nil
 	}
 	leases := make([]jobs.Lease, 0, min(c.Jobs, t.waiting.n))
@@ -197,7 +198,10 @@ func (t *Table) Grant(now time.Time, worker string, c jobs.Capacity, ttl time.Du
 	for _, e := range aside {
 		t.waiting.push(e)
 	}
-	search.end(len(leases) > 0)
+	if len(leases) > 0 {
+		search = nil
+	}
+	t.searched(worker, search)
 	return leases
 }
 
